@@ -1,0 +1,121 @@
+"""Child processes of a node: started, watched, started again with a growing pause, ended by their process id.
+
+A child holds the read end of a pipe whose write end only the supervisor has: when the supervisor is gone,
+however it went, the child reads the end of the pipe and ends itself. Nothing here kills by name.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+import bcdb
+
+PAUSE_S_FIRST = 0.1
+PAUSE_S_MAX = 10.0
+HEALTHY_S = 30.0
+"""A child that lived this long is started again at once when it ends; its past does not count."""
+
+logger = structlog.get_logger()
+
+
+class Child:
+    """One process and the way to start it again. `module` is run with `python -m`."""
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        descriptors: Sequence[int],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.failures = 0
+        self.process: asyncio.subprocess.Process | None = None
+        self._command = [sys.executable, "-P", "-m", module, *arguments]
+        self._descriptors = tuple(descriptors)
+        self._environment = dict(environment)
+        self._started_s = 0.0
+
+    async def start(self) -> asyncio.subprocess.Process:
+        # A Ctrl-C goes to all processes of the terminal; it is this one that decides when the others end. A
+        # blocked signal stays blocked in the child, and one that comes meanwhile waits here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=self._descriptors,
+                env=self._environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        self._started_s = time.monotonic()
+        logger.debug("started", child=self.name, pid=self.process.pid)
+        return self.process
+
+    async def keep(self, ended: Callable[[int], None]) -> None:
+        """Run the process for ever: each time it ends, tell `ended` its id, pause, start it again."""
+        while True:
+            process = self.process or await self.start()
+            code = await process.wait()
+            self.process = None
+            ended(process.pid)
+            if time.monotonic() - self._started_s >= HEALTHY_S:
+                self.failures = 0
+            pause = min(PAUSE_S_FIRST * 2.0 ** min(self.failures, 10), PAUSE_S_MAX)
+            self.failures += 1
+            logger.warning("ended; it is started again", child=self.name, how=fate(code), pause_s=pause)
+            await asyncio.sleep(pause)
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.returncode is None:
+            # Not `Process.send_signal`: it polls first, and so may take the exit status from under asyncio,
+            # which then reports 255 for it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+    async def stop(self, timeout_s: float) -> None:
+        """SIGTERM, and SIGKILL when the time is over. Returns once the process is gone."""
+        process = self.process
+        if process is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), timeout_s)
+        except TimeoutError:
+            logger.warning("did not stop in time and is killed", child=self.name, timeout_s=timeout_s)
+            self.signal(signal.SIGKILL)
+            await process.wait()
+
+
+def fate(code: int | None) -> str:
+    """How a process ended, e.g. `exit code 1` or `SIGKILL`."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def child_environment(metrics: Path) -> dict[str, str]:
+    """The environment of all children: they import this very `bcdb`, and not what lies in the current
+    folder.
+    """
+    source = str(Path(bcdb.__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{source}{os.pathsep}{path}" if path else source,
+        "PYTHONUNBUFFERED": "1",
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+    }

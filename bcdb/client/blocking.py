@@ -1,0 +1,186 @@
+"""The client for ordinary code: every call returns when it is done.
+
+Nothing is decided here: each method hands its arguments to the call of the same name in `bcdb.client.calls`
+and has its docstring from there.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from bcdb.client.calls import Calls, Inputs, Json, Posted, Recipients
+from bcdb.client.results import (
+    BatchResult,
+    Block,
+    Document,
+    FoundAsset,
+    FoundMetadata,
+    Mode,
+    NodeStatus,
+    OutputReference,
+    Page,
+    TransactionStatus,
+    Validator,
+)
+from bcdb.client.steps import Pause, Step, Steps
+from bcdb.client.wire import DIRECT, Verify, documented, lost, outgoing, received
+from bcdb.model.build import Recipient
+from bcdb.model.keys import KeyPair
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of one or several nodes of the same chain, e.g. `Client("http://localhost:9984")`.
+
+    With several addresses it stays with one node as long as that answers. `timeout_s` bounds all tries of
+    one request together. `verify`: what a TLS certificate is checked against, as httpx takes it.
+    `transport` replaces the network in tests. Use it as a context manager, or `close` it; one object may
+    serve several threads.
+    """
+
+    def __init__(
+        self,
+        *urls: str,
+        timeout_s: float = 20.0,
+        verify: Verify = True,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._calls = Calls(urls, timeout_s=timeout_s)
+        self._http = httpx.Client(verify=verify, transport=transport, mounts=None if transport else DIRECT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @documented(Calls.create)
+    def create(
+        self,
+        issuer: KeyPair,
+        *,
+        asset: Json = None,
+        metadata: Json = None,
+        recipients: Recipients = None,
+        mode: Mode = "commit",
+    ) -> Document:
+        return self._run(
+            self._calls.create(issuer, asset=asset, metadata=metadata, recipients=recipients, mode=mode)
+        )
+
+    @documented(Calls.transfer)
+    def transfer(
+        self,
+        owner: KeyPair | Iterable[KeyPair],
+        inputs: Inputs,
+        recipients: Sequence[Recipient],
+        *,
+        metadata: Json = None,
+        mode: Mode = "commit",
+    ) -> Document:
+        return self._run(self._calls.transfer(owner, inputs, recipients, metadata=metadata, mode=mode))
+
+    @documented(Calls.send)
+    def send(self, transaction: Posted, *, mode: Mode = "commit") -> Document:
+        return self._run(self._calls.send(transaction, mode=mode))
+
+    @documented(Calls.wait)
+    def wait(self, transaction_id: str, *, timeout_s: float = 30.0) -> TransactionStatus:
+        return self._run(self._calls.wait(transaction_id, timeout_s=timeout_s))
+
+    @documented(Calls.batch)
+    def batch(self, transactions: Iterable[Posted]) -> list[BatchResult]:
+        return self._run(self._calls.batch(transactions))
+
+    @documented(Calls.transaction)
+    def transaction(self, transaction_id: str) -> Document:
+        return self._run(self._calls.transaction(transaction_id))
+
+    @documented(Calls.status)
+    def status(self, transaction_id: str) -> TransactionStatus:
+        return self._run(self._calls.status(transaction_id))
+
+    @documented(Calls.transactions)
+    def transactions(
+        self,
+        asset_id: str,
+        *,
+        operation: str | None = None,
+        newest: bool | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Page[Document]:
+        return self._run(
+            self._calls.transactions(asset_id, operation=operation, newest=newest, limit=limit, after=after)
+        )
+
+    @documented(Calls.outputs)
+    def outputs(
+        self,
+        public_key: str,
+        *,
+        spent: bool | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Page[OutputReference]:
+        return self._run(self._calls.outputs(public_key, spent=spent, limit=limit, after=after))
+
+    @documented(Calls.search_assets)
+    def search_assets(
+        self, text: str, *, limit: int | None = None, after: str | None = None
+    ) -> Page[FoundAsset]:
+        return self._run(self._calls.search_assets(text, limit=limit, after=after))
+
+    @documented(Calls.search_metadata)
+    def search_metadata(
+        self, text: str, *, limit: int | None = None, after: str | None = None
+    ) -> Page[FoundMetadata]:
+        return self._run(self._calls.search_metadata(text, limit=limit, after=after))
+
+    @documented(Calls.block)
+    def block(self, height: int) -> Block:
+        return self._run(self._calls.block(height))
+
+    @documented(Calls.latest_block)
+    def latest_block(self) -> Block:
+        return self._run(self._calls.latest_block())
+
+    @documented(Calls.blocks_of)
+    def blocks_of(self, transaction_id: str) -> list[int]:
+        return self._run(self._calls.blocks_of(transaction_id))
+
+    @documented(Calls.validators)
+    def validators(self) -> list[Validator]:
+        return self._run(self._calls.validators())
+
+    @documented(Calls.node)
+    def node(self) -> NodeStatus:
+        return self._run(self._calls.node())
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            step: Step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = steps.send(None)
+                    continue
+                try:
+                    outcome = received(self._http.request(**outgoing(step)))
+                except httpx.HTTPError as error:
+                    step = steps.send(lost(error))
+                else:
+                    step = steps.send(outcome)
+        except StopIteration as done:
+            result: T = done.value
+            return result

@@ -1,0 +1,341 @@
+"""Every call of the client, once: what it asks, and how the answer is read. `Client` and `AsyncClient` run
+them.
+
+The docstrings here are those of both clients. A call never signs or changes a transaction that it is given.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+import msgspec
+
+from bcdb.client.errors import (
+    NotFound,
+    NotSettled,
+    UnexpectedAnswer,
+    error_of,
+    message_of,
+    refusal,
+)
+from bcdb.client.results import (
+    BatchResult,
+    Block,
+    Document,
+    Failure,
+    FoundAsset,
+    FoundMetadata,
+    Mode,
+    NodeStatus,
+    OutputReference,
+    Page,
+    TransactionStatus,
+    Validator,
+)
+from bcdb.client.steps import API, Arguments, Pause, Reply, Response, Road, Steps
+from bcdb.model import limits
+from bcdb.model.build import Recipient, prepare_create, prepare_transfer, sign
+from bcdb.model.errors import DuplicateTransaction, InvalidJson
+from bcdb.model.keys import KeyPair
+
+T = TypeVar("T")
+Posted = Mapping[str, Any] | bytes
+"""A signed transaction: a JSON object, or its text in UTF-8."""
+Json = Mapping[str, Any] | None
+Recipients = Sequence[Recipient] | None
+Inputs = Sequence[tuple[Mapping[str, Any], int]]
+"""What a TRANSFER spends: signed transactions, each with the index of one of its outputs."""
+
+POLL_S_FIRST = 0.02
+POLL_S_MAX = 0.5
+BATCH_ITEMS = 1_000
+"""Transactions in one request of a batch; and at most a quarter of the bytes that a node takes."""
+BATCH_BYTES = limits.BATCH_BYTES_MAX // 4
+
+
+class Calls:
+    """The calls to the nodes at `urls`; `timeout_s` bounds all tries of one request together."""
+
+    def __init__(
+        self, urls: Sequence[str], *, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.road = Road(urls, timeout_s=timeout_s, clock=clock)
+        self.clock = clock
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        issuer: KeyPair,
+        *,
+        asset: Json = None,
+        metadata: Json = None,
+        recipients: Recipients = None,
+        mode: Mode = "commit",
+    ) -> Steps[Document]:
+        """Prepare, sign and send a CREATE of `asset`'s data; gives the signed transaction.
+
+        `recipients` are (public keys, amount) pairs, by default the issuer with 1. Raises as `send` does.
+        """
+        prepared = prepare_create(
+            issuers=[issuer.public_key], recipients=recipients, asset=asset, metadata=metadata
+        )
+        return (yield from self.send(sign(prepared, issuer), mode=mode))
+
+    def transfer(
+        self,
+        owner: KeyPair | Iterable[KeyPair],
+        inputs: Inputs,
+        recipients: Sequence[Recipient],
+        *,
+        metadata: Json = None,
+        mode: Mode = "commit",
+    ) -> Steps[Document]:
+        """Prepare, sign and send a TRANSFER of `inputs`, (transaction, output index) pairs, to `recipients`.
+
+        The amounts of the recipients must sum up to those of the inputs. Gives the signed transaction.
+        Raises as `send` does.
+        """
+        prepared = prepare_transfer(inputs=inputs, recipients=recipients, metadata=metadata)
+        return (yield from self.send(sign(prepared, owner), mode=mode))
+
+    def send(self, transaction: Posted, *, mode: Mode = "commit") -> Steps[Document]:
+        """Post a signed transaction; gives it as a JSON object.
+
+        `mode` "commit" returns once it is committed, so that every later read of this node sees it; "sync"
+        and "async" once it is durable. A `DuplicateTransaction` that only a retry of this call can have
+        caused is a success. Raises the `ValidationError` of the rule that is broken, `NotAllowed` when the
+        node does not take what this issuer issued, `NotSettled` when it is accepted but not committed in
+        time, `Overloaded`, `Unavailable` or `Unreachable`.
+        """
+        content, document = _document(transaction)
+        reply = yield from self.road.travel(
+            "POST", f"{API}/transactions", arguments={"mode": mode}, content=content
+        )
+        status = reply.response.status
+        if not 200 <= status < 300:
+            error = error_of(status, reply.response.content)
+            own = reply.doubtful and isinstance(error, DuplicateTransaction)
+            if not own and (status != 504 or mode != "commit"):
+                raise error
+            if mode == "commit":
+                yield from self.wait(str(document.get("id")))
+        return document
+
+    def wait(self, transaction_id: str, *, timeout_s: float = 30.0) -> Steps[TransactionStatus]:
+        """Wait until an accepted transaction is committed; `timeout_s` in all.
+
+        Raises the `ValidationError` for which it was rejected, `NotFound` when the node never accepted it,
+        and `NotSettled` when the time is over.
+        """
+        deadline = self.clock() + timeout_s
+        pause = POLL_S_FIRST
+        while True:
+            try:
+                found = yield from self.status(transaction_id)
+            except NotFound:
+                # With several nodes the one that answers may not be the one that accepted it.
+                if len(self.road.nodes) == 1:
+                    raise
+            else:
+                if found.status == "committed":
+                    return found
+                if found.status == "rejected":
+                    error = found.error
+                    raise refusal(error.name, error.text) if error else refusal("ValidationError", "rejected")
+            if self.clock() + pause >= deadline:
+                raise NotSettled(f"Transaction {transaction_id} is not settled after {timeout_s:g} s.")
+            yield Pause(pause)
+            pause = min(pause * 1.5, POLL_S_MAX)
+
+    def batch(self, transactions: Iterable[Posted]) -> Steps[list[BatchResult]]:
+        """Post many signed transactions in few requests; one result for each, in order, once all are durable.
+
+        A refused transaction does not stop the others and raises nothing. What is sent again after a lost
+        answer answers its status. Raises `Overloaded`, `Unavailable`, `Unreachable` or `BadRequest`.
+        """
+        results: list[BatchResult] = []
+        lines: list[bytes] = []
+        size = 0
+        for transaction in transactions:
+            line = _one_line(transaction)
+            if lines and (len(lines) >= BATCH_ITEMS or size + len(line) > BATCH_BYTES):
+                results += yield from self._batch(lines)
+                lines, size = [], 0
+            lines.append(line)
+            size += len(line) + 1
+        if lines:
+            results += yield from self._batch(lines)
+        return results
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def transaction(self, transaction_id: str) -> Steps[Document]:
+        """The committed transaction of this id (64 hex digits). Raises `NotFound`."""
+        return (yield from self._get(f"/transactions/{_part(transaction_id)}", Document))
+
+    def status(self, transaction_id: str) -> Steps[TransactionStatus]:
+        """What became of a transaction. Raises `NotFound` for an id that this node never accepted nor saw."""
+        return (yield from self._get(f"/transactions/{_part(transaction_id)}/status", TransactionStatus))
+
+    def transactions(
+        self,
+        asset_id: str,
+        *,
+        operation: str | None = None,
+        newest: bool | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Steps[Page[Document]]:
+        """The committed transactions of an asset, oldest first; `newest=True` only the last one.
+
+        `operation` is CREATE or TRANSFER, None for all. `limit` items a page; `after` is the page before's
+        cursor.
+        """
+        arguments = {"asset_id": asset_id, "operation": operation, "last_tx": newest}
+        return (yield from self._list("/transactions", arguments, limit, after, Document))
+
+    def outputs(
+        self,
+        public_key: str,
+        *,
+        spent: bool | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Steps[Page[OutputReference]]:
+        """The outputs that name a public key (base58): all, or only spent or unspent ones."""
+        arguments = {"public_key": public_key, "spent": spent}
+        return (yield from self._list("/outputs", arguments, limit, after, OutputReference))
+
+    def search_assets(
+        self, text: str, *, limit: int | None = None, after: str | None = None
+    ) -> Steps[Page[FoundAsset]]:
+        """Assets whose data match `text`: words, "a phrase", -without."""
+        return (yield from self._list("/assets", {"search": text}, limit, after, FoundAsset))
+
+    def search_metadata(
+        self, text: str, *, limit: int | None = None, after: str | None = None
+    ) -> Steps[Page[FoundMetadata]]:
+        """Metadata of transactions that match `text`, as in `search_assets`."""
+        return (yield from self._list("/metadata", {"search": text}, limit, after, FoundMetadata))
+
+    def block(self, height: int) -> Steps[Block]:
+        """The block at `height`, from 1. Raises `NotFound`."""
+        return (yield from self._get(f"/blocks/{height}", Block))
+
+    def latest_block(self) -> Steps[Block]:
+        """The newest block. Raises `NotFound` while there is none."""
+        return (yield from self._get("/blocks/latest", Block))
+
+    def blocks_of(self, transaction_id: str) -> Steps[list[int]]:
+        """Heights of the blocks that hold a transaction: one, or none."""
+        return (yield from self._get("/blocks", list[int], {"transaction_id": transaction_id}))
+
+    def validators(self) -> Steps[list[Validator]]:
+        """The validators of the chain."""
+        return (yield from self._get("/validators", list[Validator]))
+
+    def node(self) -> Steps[NodeStatus]:
+        """The node at a glance, also one that is not ready. Raises `Unreachable` when none answers."""
+        live = _read((yield from self.road.travel("GET", "/health/live", patient=False)), _Live)
+        reply = yield from self.road.travel("GET", "/health/ready", patient=False)
+        url = self.road.nearest().url
+        if reply.response.status != 200:
+            return NodeStatus(url, live.version, False, message_of(reply.response.content))
+        ready = _read(reply, _Ready)
+        return NodeStatus(
+            url, live.version, True, "", ready.chain_id, ready.height, ready.pending, ready.projected_height
+        )
+
+    # --- shared -------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, kind: type[T], arguments: Arguments | None = None) -> Steps[T]:
+        return _read((yield from self.road.travel("GET", API + path, arguments=arguments)), kind)
+
+    def _list(
+        self, path: str, arguments: Arguments, limit: int | None, after: str | None, kind: type[T]
+    ) -> Steps[Page[T]]:
+        paged = {**arguments, "limit": limit, "after": after}
+        reply = yield from self.road.travel("GET", API + path, arguments=paged)
+        items = _read(reply, list[kind])  # type: ignore[valid-type]
+        return Page(items, _cursor(reply.response.headers.get("link", "")))
+
+    def _batch(self, lines: list[bytes]) -> Steps[list[BatchResult]]:
+        reply = yield from self.road.travel(
+            "POST",
+            f"{API}/transactions/batch",
+            content=b"\n".join(lines) + b"\n",
+            media_type="application/x-ndjson",
+        )
+        _expect_success(reply.response)
+        found = [_decode(line, _BatchLine) for line in reply.response.content.splitlines() if line.strip()]
+        if len(found) != len(lines):
+            text = f"The node answered {len(found)} of {len(lines)} transactions of a batch."
+            raise UnexpectedAnswer(text, reply.response.status)
+        return [line.result() for line in found]
+
+
+class _Live(msgspec.Struct):
+    version: str
+
+
+class _Ready(msgspec.Struct):
+    chain_id: str
+    height: int
+    pending: int
+    projected_height: int | None = None
+
+
+class _BatchLine(msgspec.Struct):
+    status: str
+    id: str | None = None
+    error: Failure | None = None
+
+    def result(self) -> BatchResult:
+        error = refusal(self.error.name, self.error.text) if self.error else None
+        return BatchResult(self.id, error is None, self.status, error)
+
+
+def _read(reply: Reply, kind: type[T]) -> T:
+    _expect_success(reply.response)
+    return _decode(reply.response.content, kind)
+
+
+def _expect_success(response: Response) -> None:
+    if not 200 <= response.status < 300:
+        raise error_of(response.status, response.content)
+
+
+def _decode(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnexpectedAnswer(f"The answer is not what a bcdb node says: {error}.", 200) from None
+
+
+def _document(transaction: Posted) -> tuple[bytes, Document]:
+    content = transaction if isinstance(transaction, bytes) else msgspec.json.encode(transaction)
+    try:
+        return content, msgspec.json.decode(content, type=Document)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJson(f"The transaction is not a JSON object: {error}.") from None
+
+
+def _one_line(transaction: Posted) -> bytes:
+    # Line ends within a JSON text are blanks between its tokens; inside its strings they are escaped.
+    text = transaction if isinstance(transaction, bytes) else msgspec.json.encode(transaction)
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _cursor(link: str) -> str | None:
+    """The `after` of the `rel="next"` address in a Link header (RFC 8288)."""
+    for part in link.split(","):
+        address, _, relation = part.partition(";")
+        if 'rel="next"' in relation or "rel=next" in relation:
+            return parse_qs(urlsplit(address.strip().strip("<>")).query).get("after", [None])[0]
+    return None
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,88 @@
+"""An answer as bytes, and how it is sent; the one way out for hot and other routes.
+
+Nothing here knows of transactions or of errors by name.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+WRITE_WHOLE = "bcdb.write_whole"
+"""Key of the scope under which a server may offer to write a whole answer: status, headers, body."""
+WriteWhole = Callable[[int, list[Header], bytes], Awaitable[None]]
+
+JSON = b"application/json"
+NDJSON = b"application/x-ndjson"
+TEXT = b"text/plain; charset=utf-8"
+HTML = b"text/html; charset=utf-8"
+
+_VISIBLE = re.compile(rb"[\x20-\x7e]{0,1024}")
+
+
+class Answer(NamedTuple):
+    """What is sent back: status, the whole body, its media type, and headers beside type and length."""
+
+    status: int
+    body: bytes
+    media_type: bytes = JSON
+    headers: tuple[Header, ...] = ()
+
+
+def to_json(value: Any) -> bytes:
+    """Compact JSON in UTF-8, keys in the order given; lone surrogates, which have no UTF-8, become `?`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_without_surrogates(value))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def json_array(items: Iterable[bytes]) -> bytes:
+    """A JSON array of items that are JSON already."""
+    return b"[" + b",".join(items) + b"]"
+
+
+def visible(value: bytes | None) -> bytes | None:
+    """A header value of a request if it may be sent back in an answer: printable ASCII, not endless."""
+    return value if value is not None and _VISIBLE.fullmatch(value) else None
+
+
+def rfc3339(time_ns: int) -> str:
+    """UTC with nine decimals, e.g. `2025-01-31T12:00:00.000000001Z`, from ns since the epoch (RFC 3339)."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+
+
+async def send_answer(scope: Scope, send: Send, answer: Answer, more: Iterable[Header]) -> None:
+    """Send `answer` whole, with the headers `more` (CORS) after its own.
+
+    A server that offers it in the scope writes all of it at once; others get the two messages of ASGI.
+    """
+    status, body, media_type, headers = answer
+    lines = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        *headers,
+        *more,
+    ]
+    write: WriteWhole | None = scope.pop(WRITE_WHOLE, None)
+    if write is not None:
+        return await write(status, lines, body)
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": body})

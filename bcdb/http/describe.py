@@ -1,0 +1,127 @@
+"""How a handler's arguments, body and errors come into the OpenAPI document.
+
+The tables that read the arguments are the ones that describe them, so the document can't tell another story.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from litestar import Request, Response
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import (
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+)
+
+from bcdb.http.answer import Answer, Receive, Scope
+from bcdb.http.documents import ArgumentProblem, Problem, SignedTransaction
+from bcdb.http.params import Argument, Arguments
+from bcdb.http.services import Services
+
+ApiRequest = Request[Any, Any, Any]
+
+_MEANING = {
+    400: "The transaction breaks a rule, or an argument is missing or wrong",
+    403: "This node does not take transactions of this issuer",
+    404: "It is not there",
+    413: "The body is too long",
+    415: "The body is encoded",
+    429: "Too many requests, or too much is pending; try again after Retry-After seconds",
+    503: "The part that should answer is starting, stopping or gone",
+    504: "Accepted and durable, but not yet committed",
+}
+
+
+def services_of(request: ApiRequest) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def scope_of(request: ApiRequest) -> Scope:
+    return cast(Scope, request.scope)
+
+
+def query_of(request: ApiRequest) -> bytes:
+    query: bytes = request.scope["query_string"]
+    return query
+
+
+def head_of(request: ApiRequest) -> dict[bytes, bytes]:
+    """The headers by lower-case name; of a repeated one the last."""
+    return dict(request.scope["headers"])
+
+
+def receive_of(request: ApiRequest) -> Receive:
+    return cast(Receive, request.receive)
+
+
+def reply(answer: Answer) -> Response[Any]:
+    """An answer as the framework wants it."""
+    kind = (b"content-type", answer.media_type)
+    return Response(
+        answer.body,
+        status_code=answer.status,
+        media_type=answer.media_type.decode(),
+        headers={name.decode(): value.decode("latin-1") for name, value in (kind, *answer.headers)},
+    )
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """The errors that a route may answer, besides those that any may (400, 429, 503)."""
+    return {
+        status: ResponseSpec(
+            Problem | ArgumentProblem if status == 400 else Problem,
+            description=_MEANING[status],
+            generate_examples=False,
+        )
+        for status in sorted({*statuses, 400, 429, 503})
+    }
+
+
+def operation(
+    arguments: Arguments[Any] | None = None,
+    *,
+    paged: bool = False,
+    body: str | None = None,
+) -> type[Operation]:
+    """An operation of the document with these arguments; `body` is the media type of a body
+    that has a transaction, or one on each line.
+    """
+    table: Mapping[str, Argument] = arguments.table if arguments else {}
+
+    @dataclass
+    class Described(Operation):
+        def __post_init__(self) -> None:
+            self.parameters = [*(self.parameters or ()), *(_parameter(*item) for item in table.items())]
+            if body:
+                schema = Reference(ref=f"#/components/schemas/{SignedTransaction.__name__}")
+                self.request_body = RequestBody({body: OpenAPIMediaType(schema=schema)}, required=True)
+            success = (self.responses or {}).get("200")
+            if paged and isinstance(success, OpenAPIResponse):
+                success.headers = {
+                    "Link": OpenAPIHeader(
+                        schema=Schema(type=OpenAPIType.STRING),
+                        description='The next page, with rel="next" (RFC 8288); none on the last one',
+                        required=False,
+                    )
+                }
+
+    return Described
+
+
+def _parameter(name: str, argument: Argument) -> Parameter:
+    return Parameter(
+        name=name,
+        param_in="query",
+        description=argument.description,
+        required=argument.required,
+        schema=Schema(**cast(dict[str, Any], argument.schema)),
+    )

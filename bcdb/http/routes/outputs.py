@@ -1,0 +1,78 @@
+"""The outputs of a public key: what somebody owns or has owned. Read in the ledger, always current."""
+
+from litestar import Controller, Response, get
+from msgspec import Struct
+
+from bcdb.http.answer import Answer, Header, json_array
+from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
+from bcdb.http.documents import OutputReference
+from bcdb.http.params import AFTER, LIMIT, Argument, Arguments, link_next, read_boolean, read_key
+from bcdb.http.services import Services
+from bcdb.model import decode_key, limits
+from bcdb.model.errors import ValidationError
+
+PATH = "/api/v1/outputs"
+
+
+class List(Struct, frozen=True):
+    """What is asked of the list."""
+
+    public_key: str
+    spent: bool | None = None
+    limit: int = limits.PAGE_ITEMS_DEFAULT
+    after: str | None = None
+
+
+LIST = Arguments(
+    List,
+    strict=True,
+    public_key=Argument(
+        read_key,
+        "An Ed25519 public key in base58.",
+        {"type": "string", "pattern": "^[1-9A-HJ-NP-Za-km-z]{43,44}$"},
+        required=True,
+    ),
+    spent=Argument(read_boolean, "Only spent ones, or only unspent ones.", {"type": "boolean"}),
+    limit=LIMIT,
+    after=AFTER,
+)
+
+
+class Outputs(Controller):
+    """The list of outputs."""
+
+    path = PATH
+
+    @get(
+        tags=["Outputs"],
+        summary="The outputs of a public key",
+        description="Those whose condition names the key, oldest first.",
+        operation_class=operation(LIST, paged=True),
+        responses=problems(),
+    )
+    async def of_key(self, request: ApiRequest) -> Response[list[OutputReference]]:
+        return reply(await outputs_of(services_of(request), LIST.parse(query_of(request))))
+
+
+async def outputs_of(services: Services, asked: List) -> Answer:
+    """A page of outputs; a text that only looks like a key has none, as in the reference."""
+    try:
+        key = decode_key(asked.public_key)
+    except ValidationError:
+        return Answer(200, b"[]")
+    reader = await services.ledger.ready()
+    page = reader.outputs_of(key, spent=asked.spent, after=asked.after, limit=asked.limit)
+    items = [
+        f'{{"transaction_id":"{item.transaction_id.hex()}","output_index":{item.output_index}}}'.encode()
+        for item in page.items
+    ]
+    headers: tuple[Header, ...] = ()
+    if page.next is not None:
+        arguments = {
+            "public_key": asked.public_key,
+            "spent": None if asked.spent is None else str(asked.spent).lower(),
+            "limit": str(asked.limit),
+            "after": page.next,
+        }
+        headers = (link_next(PATH, arguments),)
+    return Answer(200, json_array(items), headers=headers)

@@ -1,0 +1,92 @@
+"""Full text search: assets by their data, transactions by their metadata."""
+
+from litestar import Controller, Response, get
+from msgspec import Struct
+
+from bcdb.http.answer import Answer, Header, json_array
+from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
+from bcdb.http.documents import FoundAsset, FoundMetadata
+from bcdb.http.errors import RequestError
+from bcdb.http.params import AFTER, Argument, Arguments, link_next, read_search_limit, read_text
+from bcdb.http.search import Kind
+from bcdb.http.services import Services
+from bcdb.model import limits
+
+API = "/api/v1/"
+EMPTY = "text_search cannot be empty"
+HEIGHT_HEADER = b"bcdb-height"
+"""The height that an answer of the query copy is good for."""
+
+
+class Query(Struct, frozen=True):
+    """What is searched for."""
+
+    search: str
+    limit: int = limits.PAGE_ITEMS_MAX
+    after: str | None = None
+
+
+QUERY = Arguments(
+    Query,
+    search=Argument(
+        read_text,
+        'Words of which one must occur; "a phrase" that must occur; -word that must not.',
+        {"type": "string", "min_length": 1, "max_length": limits.SEARCH_TEXT_CHARS_MAX},
+        required=True,
+    ),
+    limit=Argument(
+        read_search_limit,
+        f"How many items a page has at most; 0 means {limits.PAGE_ITEMS_MAX}, which is also the bound.",
+        {"type": "integer", "default": 0},
+    ),
+    after=AFTER,
+)
+
+
+class Assets(Controller):
+    """Search in the data of assets."""
+
+    path = API + "assets"
+
+    @get(
+        tags=["Search"],
+        summary="Search assets",
+        description="Best match first. Waits a moment for the newest block to be searchable.",
+        operation_class=operation(QUERY, paged=True),
+        responses=problems(),
+    )
+    async def search(self, request: ApiRequest) -> Response[list[FoundAsset]]:
+        return reply(await search(services_of(request), "assets", QUERY.parse(query_of(request))))
+
+
+class Metadata(Controller):
+    """Search in the metadata of transactions."""
+
+    path = API + "metadata"
+
+    @get(
+        tags=["Search"],
+        summary="Search metadata",
+        description="Best match first. Waits a moment for the newest block to be searchable.",
+        operation_class=operation(QUERY, paged=True),
+        responses=problems(),
+    )
+    async def search(self, request: ApiRequest) -> Response[list[FoundMetadata]]:
+        return reply(await search(services_of(request), "metadata", QUERY.parse(query_of(request))))
+
+
+async def search(services: Services, kind: Kind, asked: Query) -> Answer:
+    """A page of matches."""
+    if not asked.search:
+        raise RequestError(400, EMPTY)
+    if len(asked.search) > limits.SEARCH_TEXT_CHARS_MAX:
+        raise RequestError(
+            400,
+            f"A search has at most {limits.SEARCH_TEXT_CHARS_MAX} characters, this one {len(asked.search)}",
+        )
+    found = await services.search.find(kind, asked.search, asked.limit, asked.after)
+    headers: list[Header] = [(HEIGHT_HEADER, b"%d" % found.height)]
+    if found.next is not None:
+        arguments = {"search": asked.search, "limit": str(asked.limit), "after": found.next}
+        headers.append(link_next(API + kind, arguments))
+    return Answer(200, json_array(found.documents), headers=tuple(headers))

@@ -1,0 +1,1 @@
+"""How fast bcdb is, and how that is measured. Nothing in the product imports from here."""

@@ -1,0 +1,1 @@
+"""Ordering: bytes in, agreed blocks of bytes out. Knows nothing of transactions, assets or storage."""

@@ -1,0 +1,12 @@
+"""Options of the whole test suite. Fixtures live with the tests that use them."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="kill the node 200 times under load instead of 10")
+    parser.addoption(
+        "--rewrite-scenarios", action="store_true", help="write what is seen into tests/scenarios"
+    )

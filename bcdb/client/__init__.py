@@ -23,15 +23,19 @@ from bcdb.client.errors import (
 )
 from bcdb.client.nonblocking import AsyncClient
 from bcdb.client.results import (
+    Answers,
     BatchResult,
     Block,
+    Building,
     Document,
     Failure,
     FoundAsset,
     FoundMetadata,
+    Holding,
     NodeStatus,
     OutputReference,
     Page,
+    StoreStatus,
     TransactionStatus,
     Validator,
 )
@@ -41,11 +45,13 @@ from bcdb.model.errors import BcdbError, ValidationError
 from bcdb.model.keys import KeyPair
 
 __all__ = [
+    "Answers",
     "AsyncClient",
     "BadRequest",
     "BatchResult",
     "BcdbError",
     "Block",
+    "Building",
     "Client",
     "ClientError",
     "Details",
@@ -53,6 +59,7 @@ __all__ = [
     "Failure",
     "FoundAsset",
     "FoundMetadata",
+    "Holding",
     "KeyPair",
     "NodeStatus",
     "NotAllowed",
@@ -61,6 +68,7 @@ __all__ = [
     "OutputReference",
     "Overloaded",
     "Page",
+    "StoreStatus",
     "TransactionStatus",
     "Unavailable",
     "UnexpectedAnswer",

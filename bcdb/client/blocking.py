@@ -5,23 +5,26 @@ and has its docstring from there.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
 from bcdb.client.calls import Calls, Inputs, Json, Posted, Recipients
 from bcdb.client.results import (
+    Answers,
     BatchResult,
     Block,
     Document,
     FoundAsset,
     FoundMetadata,
+    Holding,
     Mode,
     NodeStatus,
     OutputReference,
     Page,
+    StoreStatus,
     TransactionStatus,
     Validator,
 )
@@ -130,10 +133,73 @@ class Client:
         public_key: str,
         *,
         spent: bool | None = None,
+        at_height: int | None = None,
         limit: int | None = None,
         after: str | None = None,
     ) -> Page[OutputReference]:
-        return self._run(self._calls.outputs(public_key, spent=spent, limit=limit, after=after))
+        return self._run(
+            self._calls.outputs(public_key, spent=spent, at_height=at_height, limit=limit, after=after)
+        )
+
+    @documented(Calls.asset)
+    def asset(self, asset_id: str, *, at_height: int | None = None) -> Document:
+        return self._run(self._calls.asset(asset_id, at_height=at_height))
+
+    @documented(Calls.provenance)
+    def provenance(
+        self,
+        asset_id: str,
+        *,
+        at_height: int | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Answers[Document]:
+        return self._run(self._calls.provenance(asset_id, at_height=at_height, limit=limit, after=after))
+
+    @documented(Calls.holdings)
+    def holdings(
+        self,
+        public_key: str,
+        *,
+        at_height: int | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Answers[Holding]:
+        return self._run(self._calls.holdings(public_key, at_height=at_height, limit=limit, after=after))
+
+    @documented(Calls.find)
+    def find(
+        self,
+        collection: str,
+        filter: Json = None,
+        *,
+        projection: Json = None,
+        sort: Mapping[str, int] | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        min_height: int | None = None,
+    ) -> Answers[Document]:
+        return self._run(
+            self._calls.find(
+                collection,
+                filter,
+                projection=projection,
+                sort=sort,
+                limit=limit,
+                after=after,
+                min_height=min_height,
+            )
+        )
+
+    @documented(Calls.aggregate)
+    def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, min_height: int | None = None
+    ) -> Answers[Document]:
+        return self._run(self._calls.aggregate(collection, pipeline, min_height=min_height))
+
+    @documented(Calls.store)
+    def store(self) -> StoreStatus:
+        return self._run(self._calls.store())
 
     @documented(Calls.search_assets)
     def search_assets(

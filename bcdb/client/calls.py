@@ -20,16 +20,19 @@ from bcdb.client.errors import (
     refusal,
 )
 from bcdb.client.results import (
+    Answers,
     BatchResult,
     Block,
     Document,
     Failure,
     FoundAsset,
     FoundMetadata,
+    Holding,
     Mode,
     NodeStatus,
     OutputReference,
     Page,
+    StoreStatus,
     TransactionStatus,
     Validator,
 )
@@ -49,6 +52,8 @@ Inputs = Sequence[tuple[Mapping[str, Any], int]]
 
 POLL_S_FIRST = 0.02
 POLL_S_MAX = 0.5
+AMOUNT_DIGITS_MAX = 100
+"""Amounts of outputs have 19 digits at most; sums of them may have more."""
 BATCH_ITEMS = 1_000
 """Transactions in one request of a batch; and at most a quarter of the bytes that a node takes."""
 BATCH_BYTES = limits.BATCH_BYTES_MAX // 4
@@ -201,12 +206,91 @@ class Calls:
         public_key: str,
         *,
         spent: bool | None = None,
+        at_height: int | None = None,
         limit: int | None = None,
         after: str | None = None,
     ) -> Steps[Page[OutputReference]]:
-        """The outputs that name a public key (base58): all, or only spent or unspent ones."""
-        arguments = {"public_key": public_key, "spent": spent}
+        """The outputs that name a public key (base58): all, or only spent or unspent ones.
+
+        With `at_height` as it was after the block at that height.
+        """
+        arguments = {"public_key": public_key, "spent": spent, "at_height": at_height}
         return (yield from self._list("/outputs", arguments, limit, after, OutputReference))
+
+    def asset(self, asset_id: str, *, at_height: int | None = None) -> Steps[Document]:
+        """An asset: data, issuers, amount, when it was made, its last transaction. Raises `NotFound`."""
+        return (yield from self._get(f"/assets/{_part(asset_id)}", Document, {"at_height": at_height}))
+
+    def provenance(
+        self,
+        asset_id: str,
+        *,
+        at_height: int | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Steps[Answers[Document]]:
+        """Who owned how much of an asset and from whom: its transactions in order, with what became of their
+        outputs. Raises `NotFound`.
+        """
+        arguments = {"at_height": at_height, "limit": limit, "after": after}
+        reply = yield from self.road.travel(
+            "GET", f"{API}/assets/{_part(asset_id)}/provenance", arguments=arguments
+        )
+        found = _read(reply, _Provenance)
+        return Answers(found.transactions, found.height, _cursor(reply.response.headers.get("link", "")))
+
+    def holdings(
+        self,
+        public_key: str,
+        *,
+        at_height: int | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Steps[Answers[Holding]]:
+        """What a public key (base58) holds of each asset, now or after the block at `at_height`."""
+        arguments = {"at_height": at_height, "limit": limit, "after": after}
+        reply = yield from self.road.travel(
+            "GET", f"{API}/keys/{_part(public_key)}/holdings", arguments=arguments
+        )
+        found = _read(reply, _Holdings)
+        items = [Holding(item.asset_id, _amount(item.amount), item.outputs) for item in found.holdings]
+        return Answers(items, found.height, _cursor(reply.response.headers.get("link", "")))
+
+    def find(
+        self,
+        collection: str,
+        filter: Json = None,
+        *,
+        projection: Json = None,
+        sort: Mapping[str, int] | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        min_height: int | None = None,
+    ) -> Steps[Answers[Document]]:
+        """Documents of the query store that match a filter in MongoDB's language.
+
+        `collection` is `transactions`, `assets`, `metadata`, `outputs` or `blocks`. `sort` maps paths to 1 or
+        -1, by default the order of commitment. Raises `BadRequest` for a question that this node's store does
+        not answer, `Unavailable` while the store is away or has not reached `min_height`.
+        """
+        asked = {
+            "filter": filter, "projection": projection, "sort": sort, "limit": limit, "after": after,
+            "min_height": min_height,
+        }  # fmt: skip
+        found = yield from self._ask(f"/query/{_part(collection)}", asked)
+        return Answers(found.documents, found.height, found.next)
+
+    def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, min_height: int | None = None
+    ) -> Steps[Answers[Document]]:
+        """What an aggregation pipeline of MongoDB makes of a collection. Raises as `find` does."""
+        asked = {"pipeline": pipeline, "min_height": min_height}
+        found = yield from self._ask(f"/query/{_part(collection)}/aggregate", asked)
+        return Answers(found.documents, found.height)
+
+    def store(self) -> Steps[StoreStatus]:
+        """The query store of the node: how far it is and how much it holds. Raises `Unavailable`."""
+        return (yield from self._get("/query", StoreStatus))
 
     def search_assets(
         self, text: str, *, limit: int | None = None, after: str | None = None
@@ -261,6 +345,11 @@ class Calls:
         items = _read(reply, list[kind])  # type: ignore[valid-type]
         return Page(items, _cursor(reply.response.headers.get("link", "")))
 
+    def _ask(self, path: str, asked: Mapping[str, Any]) -> "Steps[_Found]":
+        given = {name: value for name, value in asked.items() if value is not None}
+        content = msgspec.json.encode(given)
+        return _read((yield from self.road.travel("POST", API + path, content=content)), _Found)
+
     def _batch(self, lines: list[bytes]) -> Steps[list[BatchResult]]:
         reply = yield from self.road.travel(
             "POST",
@@ -285,6 +374,28 @@ class _Ready(msgspec.Struct):
     height: int
     pending: int
     projected_height: int | None = None
+
+
+class _Found(msgspec.Struct):
+    height: int
+    documents: list[Document]
+    next: str | None = None
+
+
+class _Provenance(msgspec.Struct):
+    height: int
+    transactions: list[Document]
+
+
+class _HoldingLine(msgspec.Struct):
+    asset_id: str
+    amount: str
+    outputs: int
+
+
+class _Holdings(msgspec.Struct):
+    height: int
+    holdings: list[_HoldingLine]
 
 
 class _BatchLine(msgspec.Struct):
@@ -312,6 +423,12 @@ def _decode(content: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnexpectedAnswer(f"The answer is not what a bcdb node says: {error}.", 200) from None
+
+
+def _amount(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= AMOUNT_DIGITS_MAX):
+        raise UnexpectedAnswer(f"The answer has the amount {text[:64]!r}, which is no whole number.", 200)
+    return int(text)
 
 
 def _document(transaction: Posted) -> tuple[bytes, Document]:

@@ -5,23 +5,26 @@ and has its docstring from there.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
 from bcdb.client.calls import Calls, Inputs, Json, Posted, Recipients
 from bcdb.client.results import (
+    Answers,
     BatchResult,
     Block,
     Document,
     FoundAsset,
     FoundMetadata,
+    Holding,
     Mode,
     NodeStatus,
     OutputReference,
     Page,
+    StoreStatus,
     TransactionStatus,
     Validator,
 )
@@ -126,10 +129,77 @@ class AsyncClient:
         public_key: str,
         *,
         spent: bool | None = None,
+        at_height: int | None = None,
         limit: int | None = None,
         after: str | None = None,
     ) -> Page[OutputReference]:
-        return await self._run(self._calls.outputs(public_key, spent=spent, limit=limit, after=after))
+        return await self._run(
+            self._calls.outputs(public_key, spent=spent, at_height=at_height, limit=limit, after=after)
+        )
+
+    @documented(Calls.asset)
+    async def asset(self, asset_id: str, *, at_height: int | None = None) -> Document:
+        return await self._run(self._calls.asset(asset_id, at_height=at_height))
+
+    @documented(Calls.provenance)
+    async def provenance(
+        self,
+        asset_id: str,
+        *,
+        at_height: int | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Answers[Document]:
+        return await self._run(
+            self._calls.provenance(asset_id, at_height=at_height, limit=limit, after=after)
+        )
+
+    @documented(Calls.holdings)
+    async def holdings(
+        self,
+        public_key: str,
+        *,
+        at_height: int | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Answers[Holding]:
+        return await self._run(
+            self._calls.holdings(public_key, at_height=at_height, limit=limit, after=after)
+        )
+
+    @documented(Calls.find)
+    async def find(
+        self,
+        collection: str,
+        filter: Json = None,
+        *,
+        projection: Json = None,
+        sort: Mapping[str, int] | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        min_height: int | None = None,
+    ) -> Answers[Document]:
+        return await self._run(
+            self._calls.find(
+                collection,
+                filter,
+                projection=projection,
+                sort=sort,
+                limit=limit,
+                after=after,
+                min_height=min_height,
+            )
+        )
+
+    @documented(Calls.aggregate)
+    async def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, min_height: int | None = None
+    ) -> Answers[Document]:
+        return await self._run(self._calls.aggregate(collection, pipeline, min_height=min_height))
+
+    @documented(Calls.store)
+    async def store(self) -> StoreStatus:
+        return await self._run(self._calls.store())
 
     @documented(Calls.search_assets)
     async def search_assets(

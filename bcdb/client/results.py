@@ -22,6 +22,14 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     after: str | None = None
 
 
+class Answers(msgspec.Struct, Generic[T], frozen=True):
+    """One page of answers, and the height of the ledger that they are good for. `after` as in `Page`."""
+
+    items: list[T]
+    height: int
+    after: str | None = None
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why a transaction was refused or rejected: the rule's name, e.g. `DoubleSpend`, and a sentence."""
 
@@ -64,6 +72,36 @@ class FoundMetadata(msgspec.Struct, frozen=True):
 
     id: str
     metadata: Any = None
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What a key holds of an asset: the sum of the amounts of its unspent outputs, and their number."""
+
+    asset_id: str
+    amount: int
+    outputs: int
+
+
+class Building(msgspec.Struct, frozen=True):
+    """A query store that is being built answers nothing before it has reached the height `target`."""
+
+    height: int
+    target: int
+
+
+class StoreStatus(msgspec.Struct, frozen=True):
+    """The query store of a node: its kind (`sqlite` or `mongodb`), and how far it is behind the ledger.
+
+    `counts` are its documents by collection.
+    """
+
+    kind: str
+    height: int
+    ledger_height: int
+    lag_blocks: int
+    text_search: bool
+    counts: dict[str, int] = {}
+    building: Building | None = None
 
 
 class Block(msgspec.Struct, frozen=True):

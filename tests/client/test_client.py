@@ -1,5 +1,6 @@
 """Both clients against odd answers: what is tried again, what counts as success, which error comes out."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -264,6 +265,56 @@ def test_reading(client: Make) -> None:
     assert client(Script(say(200, {"height": 5, "transactions": []}))).latest_block().height == 5
     validator = {"public_key": {"type": "ed25519-base64", "value": "AA=="}, "voting_power": 10}
     assert client(Script(say(200, [validator]))).validators()[0].voting_power == 10
+
+
+def test_questions(client: Make) -> None:
+    answer = {"height": 9, "documents": [{"id": ID, "amount": 2**62}], "next": "c"}
+    script = Script(say(200, answer))
+    found = client(script).find("outputs", {"amount": {"$gt": 5}}, sort={"amount": -1}, limit=2, min_height=9)
+    assert (found.items, found.height, found.after) == (answer["documents"], 9, "c")
+    (request,) = script.requests
+    assert (request.method, request.url.path) == ("POST", "/api/v1/query/outputs")
+    assert json.loads(request.content) == {
+        "filter": {"amount": {"$gt": 5}},
+        "sort": {"amount": -1},
+        "limit": 2,
+        "min_height": 9,
+    }
+    script = Script(say(200, {"height": 9, "documents": [{"total": 3}]}))
+    grouped = client(script).aggregate("assets", [{"$count": "total"}])
+    assert (grouped.items, grouped.height, grouped.after) == ([{"total": 3}], 9, None)
+    assert script.requests[0].url.path == "/api/v1/query/assets/aggregate"
+    with pytest.raises(BadRequest, match="MongoDB"):
+        client(Script(say(400, {"message": "answered by MongoDB only", "status": 400}))).aggregate(
+            "assets", []
+        )
+    told = {
+        "kind": "sqlite",
+        "height": 3,
+        "ledger_height": 9,
+        "lag_blocks": 6,
+        "building": {"height": 3, "target": 8},
+        "text_search": True,
+        "counts": {"assets": 1},
+    }
+    assert msgspec.to_builtins(client(Script(say(200, told))).store()) == told
+
+
+def test_history(client: Make) -> None:
+    link = f'</api/v1/assets/{ID}/provenance?after=p>; rel="next"'
+    script = Script(say(200, {"asset_id": ID, "height": 4, "transactions": [{"id": ID}]}, link=link))
+    page = client(script).provenance(ID, at_height=4, limit=1)
+    assert (page.items, page.height, page.after) == ([{"id": ID}], 4, "p")
+    assert dict(script.requests[0].url.params) == {"at_height": "4", "limit": "1"}
+    told = {"public_key": alice.public_key, "height": 4}
+    lines = [{"asset_id": ID, "amount": str(10**20), "outputs": 12}]
+    held = client(Script(say(200, {**told, "holdings": lines}))).holdings(alice.public_key, at_height=4)
+    assert (held.items[0].amount, held.items[0].outputs, held.height) == (10**20, 12, 4)
+    for amount in ("-1", "1.5", "", "9" * 101):
+        lines[0]["amount"] = amount
+        with pytest.raises(UnexpectedAnswer, match="amount"):
+            client(Script(say(200, {**told, "holdings": lines}))).holdings(alice.public_key)
+    assert client(Script(say(200, {"id": ID, "data": None}))).asset(ID)["data"] is None
 
 
 def test_ids_do_not_change_the_path(client: Make) -> None:

@@ -7,8 +7,9 @@ Names for the layers above. Deciding is pure (`apply`, `operations`, `merkle`); 
 from bcdb.ledger.apply import Invalid, Outcome, TransactionResult
 from bcdb.ledger.cursors import Page
 from bcdb.ledger.ledger import Ledger, Refusal
+from bcdb.ledger.owners import Holding, OwnedOutput
 from bcdb.ledger.pending import Pending
-from bcdb.ledger.reader import AssetTransaction, OwnedOutput, Reader, SecondaryReader, open_reader
+from bcdb.ledger.reader import AssetTransaction, Reader, SecondaryReader, open_reader
 from bcdb.ledger.records import (
     BlockHeader,
     BlockRecord,
@@ -23,6 +24,7 @@ __all__ = [
     "BlockHeader",
     "BlockRecord",
     "Head",
+    "Holding",
     "Invalid",
     "Ledger",
     "Outcome",

@@ -17,6 +17,7 @@ from bcdb.ledger.fsck_rows import check_rows
 from bcdb.ledger.merkle import Frontier, append, leaf_hash, root
 from bcdb.ledger.reader import Reader
 from bcdb.ledger.records import (
+    ID_BYTES,
     KEY_BYTES,
     PLACE_BYTES,
     SPENT,
@@ -203,11 +204,11 @@ def _check_effects(families: Families, outcome: Outcome) -> Iterator[Fault]:
             stored = unspent_output(stored)
         if stored != record:
             yield Fault(f"outputs/{key.hex()}", f"is missing or wrong; block {height} writes it")
-    for key, transaction_id in writes.owned.items():
+    for key, value in writes.owned.items():
         state = key[KEY_BYTES : KEY_BYTES + 1]
-        if state != SPENT and _is_spent(families, transaction_id, key):
+        if state != SPENT and _is_spent(families, value[:ID_BYTES], key):
             continue
-        if families["owned"].get(key) != transaction_id:
+        if families["owned"].get(key) != value:
             yield Fault(f"owned/{key.hex()}", f"is missing or wrong; block {height} writes it")
 
 

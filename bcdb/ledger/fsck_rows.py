@@ -25,6 +25,7 @@ from bcdb.ledger.records import (
     decode_output,
     decode_rejection,
     output_key,
+    owned_value,
     pack_height,
     unpack_owned_place,
     unpack_place,
@@ -136,10 +137,11 @@ class _Sources:
 
     def check_owned(self, key: bytes, value: bytes) -> str:
         state = key[KEY_BYTES : KEY_BYTES + 1]
-        if len(key) != OWNED_KEY_BYTES or state not in (UNSPENT, SPENT) or len(value) != ID_BYTES:
+        if len(key) != OWNED_KEY_BYTES or state not in (UNSPENT, SPENT):
             return "is not a row of this family"
         height, position, index = unpack_owned_place(key, KEY_BYTES + 1)
-        raw = self._reader.get_output(output_key(value, index))
+        transaction_id = value[:ID_BYTES]
+        raw = self._reader.get_output(output_key(transaction_id, index))
         if raw is None:
             return "names an output that does not exist"
         output = decode_output(raw)
@@ -149,6 +151,8 @@ class _Sources:
             return f"says {state.decode()} of an output that is the opposite"
         if key[:KEY_BYTES] not in [decode_key(public_key) for public_key in output.public_keys]:
             return "names an output that has not this key"
+        if value != owned_value(transaction_id, output):
+            return "has another asset, amount or height of spending than its output"
         return ""
 
     def check_asset(self, key: bytes, value: bytes) -> str:

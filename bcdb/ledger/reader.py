@@ -15,28 +15,27 @@ from rocksdict import Rdict
 from bcdb.ledger.cursors import Page, decode_cursor, encode_cursor
 from bcdb.ledger.merkle import Frontier
 from bcdb.ledger.operations import NAMES, OPERATIONS
+from bcdb.ledger.owners import Holding, OwnedOutput, holdings_of, outputs_of
 from bcdb.ledger.records import (
     ID_BYTES,
-    KEY_BYTES,
-    OWNED_PLACE_BYTES,
     PLACE_BYTES,
-    SPENT,
-    UNSPENT,
     BlockRecord,
     Head,
     OutputRecord,
     Rejection,
     StoredTransaction,
     decode_block,
+    decode_block_time,
     decode_head,
     decode_output,
     decode_rejection,
     output_key,
     pack_height,
+    pack_place,
     prefix_end,
-    unpack_owned_place,
     unpack_place,
 )
+from bcdb.ledger.slices import Slices, whole
 from bcdb.ledger.store import (
     META_HEAD,
     Families,
@@ -49,16 +48,6 @@ from bcdb.ledger.store import (
 from bcdb.model.errors import StoreError
 
 
-class OwnedOutput(Struct, frozen=True, gc=False):
-    """An output of a key, and where its transaction stands."""
-
-    transaction_id: bytes
-    output_index: int
-    spent: bool
-    height: int
-    position: int
-
-
 class AssetTransaction(Struct, frozen=True, gc=False):
     """A transaction of an asset."""
 
@@ -66,6 +55,11 @@ class AssetTransaction(Struct, frozen=True, gc=False):
     operation: str
     height: int
     position: int
+
+    @property
+    def cursor(self) -> str:
+        """The cursor of a page that begins behind it."""
+        return encode_cursor(pack_place(self.height, self.position))
 
 
 class Reader:
@@ -134,32 +128,38 @@ class Reader:
         return None if raw is None else decode_output(raw)
 
     def outputs_of(
-        self, key: bytes, *, spent: bool | None = None, after: str | None = None, limit: int
+        self,
+        key: bytes,
+        *,
+        spent: bool | None = None,
+        at_height: int | None = None,
+        after: str | None = None,
+        limit: int,
     ) -> Page[OwnedOutput]:
         """Outputs whose condition names `key`: unspent (False), spent (True) or all (None), oldest first.
 
-        `limit` (from 1) bounds the page; `after` is the `next` of the page before, of this same key.
-        Raises InvalidCursor.
+        `limit` (from 1) bounds the page; `after` is the `next` of the page before, of this same key. With
+        `at_height`, at most that of the head, as they were after that block; then a page may end early, see
+        `limits.PAGE_ROWS_MAX`. Raises InvalidCursor.
         """
-        start = b"" if after is None else decode_cursor(after, OWNED_PLACE_BYTES) + b"\0"
-        if spent is None:
-            rows = _merged(self._owned(key, UNSPENT, start), self._owned(key, SPENT, start))
-        else:
-            rows = self._owned(key, SPENT if spent else UNSPENT, start)
-        found = list(islice(rows, limit + 1))
-        items = []
-        for place, transaction_id, state in found[:limit]:
-            height, position, index = unpack_owned_place(place)
-            items.append(OwnedOutput(transaction_id, index, state == SPENT, height, position))
-        return Page(items, encode_cursor(found[limit - 1][0]) if len(found) > limit else None)
+        return whole(self.read_outputs(key, spent=spent, at_height=at_height, after=after, limit=limit))
 
-    def _owned(self, key: bytes, state: bytes, start: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """(place, id, state) of the rows of a key in one state, from the place `start`."""
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(key)}")
-        prefix = key + state
-        for row, transaction_id in rows(self._families["owned"], prefix, prefix + start):
-            yield row[-OWNED_PLACE_BYTES:], transaction_id, state
+    def read_outputs(
+        self, key: bytes, *, spent: bool | None, at_height: int | None, after: str | None, limit: int
+    ) -> Slices[Page[OwnedOutput]]:
+        """The same in slices; the page is good for the moment of the first."""
+        owned = self._families["owned"]
+        return outputs_of(owned, key, spent=spent, at_height=at_height, after=after, limit=limit)
+
+    def read_holdings(
+        self, key: bytes, *, at_height: int | None, after: str | None, limit: int
+    ) -> Slices[Page[Holding]]:
+        """In slices: what `key` holds of each asset, in order of their ids, at the moment of the first slice.
+
+        `limit` (from 1) bounds the page; `after` is the `next` of the page before, of this same key. With
+        `at_height`, at most that of the head, as it was after that block. Raises InvalidCursor.
+        """
+        return holdings_of(self._families["owned"], key, at_height=at_height, after=after, limit=limit)
 
     def transactions_of(
         self,
@@ -167,50 +167,63 @@ class Reader:
         *,
         operation: str | None = None,
         newest: bool = False,
+        at_height: int | None = None,
         after: str | None = None,
         limit: int,
     ) -> Page[AssetTransaction]:
-        """Transactions of an asset, its CREATE first; `newest` turns the order. Raises InvalidCursor."""
+        """Transactions of an asset, its CREATE first; `newest` turns the order. Raises InvalidCursor.
+
+        With `at_height`, at most that of the head, only those up to that block.
+        """
         place = None if after is None else decode_cursor(after, PLACE_BYTES)
         if operation == "CREATE":
-            return self._create_of(asset_id, place)
+            return self._create_of(asset_id, place, at_height)
         code = None if operation is None else OPERATIONS[operation].CODE
         items: list[AssetTransaction] = []
-        for row, value in self._asset_rows(asset_id, place, newest):
+        for row, value in self._asset_rows(asset_id, place, newest, at_height):
             if code is not None and value[:1] != code:
                 continue
             if len(items) == limit:
-                last = items[-1]
-                return Page(items, encode_cursor(_place_of(last)))
+                return Page(items, items[-1].cursor)
             height, position = unpack_place(row, ID_BYTES)
             items.append(AssetTransaction(value[1:], NAMES[value[:1]], height, position))
         return Page(items, None)
 
-    def _create_of(self, asset_id: bytes, place: bytes | None) -> Page[AssetTransaction]:
+    def _create_of(
+        self, asset_id: bytes, place: bytes | None, at_height: int | None
+    ) -> Page[AssetTransaction]:
         """An asset is the id of its CREATE: there is one at most, and no need to look through the others."""
         stored = self.transaction(asset_id)
         if stored is None or place is not None:
             return Page([], None)
-        first = next(self._asset_rows(asset_id, None, False), None)
+        first = next(self._asset_rows(asset_id, None, False, at_height), None)
         if first is None or first[1] != OPERATIONS["CREATE"].CODE + asset_id:
             return Page([], None)
         return Page([AssetTransaction(asset_id, "CREATE", stored.height, stored.position)], None)
 
     def _asset_rows(
-        self, asset_id: bytes, place: bytes | None, newest: bool
+        self, asset_id: bytes, place: bytes | None, newest: bool, at_height: int | None
     ) -> Iterator[tuple[bytes, bytes]]:
         if len(asset_id) != ID_BYTES:
             raise ValueError(f"an asset id has {ID_BYTES} bytes, not {len(asset_id)}")
         assets = self._families["assets"]
+        end = prefix_end(asset_id) if at_height is None else asset_id + pack_height(at_height + 1)
         if not newest:
-            return rows(assets, asset_id, asset_id if place is None else asset_id + place + b"\0")
-        return rows_backwards(assets, asset_id, prefix_end(asset_id) if place is None else asset_id + place)
+            return rows(assets, asset_id, asset_id if place is None else asset_id + place + b"\0", end)
+        return rows_backwards(assets, asset_id, end if place is None else min(end, asset_id + place))
 
     def block(self, height: int) -> BlockRecord | None:
         if not 0 < height < 2**63:
             return None
         raw = self._get(self._blocks, pack_height(height))
         return None if raw is None else decode_block(height, raw)
+
+    def block_time(self, height: int) -> int:
+        """The time of a committed block in ns since the epoch. Raises StoreError if there is none."""
+        raw = self._get(self._blocks, pack_height(height))
+        if raw is None:
+            raise StoreError(f"The ledger lacks block {height}; run `bcdb fsck`.")
+        return decode_block_time(height, raw)
 
     def blocks_from(self, height: int, limit: int) -> list[BlockRecord]:
         """Blocks from `height` upwards, at most `limit`."""
@@ -255,27 +268,3 @@ def open_reader(path: Path, scratch_dir: Path) -> SecondaryReader:
     except StoreError:
         families.close()
         raise
-
-
-def _place_of(item: AssetTransaction) -> bytes:
-    return pack_height(item.height) + item.position.to_bytes(4, "big")
-
-
-def _merged(
-    left: Iterator[tuple[bytes, bytes, bytes]], right: Iterator[tuple[bytes, bytes, bytes]]
-) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Two lists of rows that are each in order of place, as one."""
-    first, second = next(left, None), next(right, None)
-    while first is not None and second is not None:
-        if first[0] < second[0]:
-            yield first
-            first = next(left, None)
-        else:
-            yield second
-            second = next(right, None)
-    if first is not None:
-        yield first
-        yield from left
-    if second is not None:
-        yield second
-        yield from right

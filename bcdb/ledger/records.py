@@ -173,6 +173,26 @@ def decode_output(record: bytes) -> OutputRecord:
     )
 
 
+# --- the outputs of a key -------------------------------------------------------------------------
+
+_OWNED = Packing(">32s32sQ")
+pack_owned = _OWNED.pack
+"""Value of a row of `owned`: the id of the output's transaction, its asset, its amount.
+
+In a row of a spent output the height of the spending (8 bytes) follows. So holdings at any height are one
+scan over the rows of a key.
+"""
+unpack_owned = _OWNED.unpack
+_OWNED_SPENT = Packing(">32s32sQQ")
+unpack_owned_spent = _OWNED_SPENT.unpack
+
+
+def owned_value(transaction_id: bytes, output: OutputRecord) -> bytes:
+    """The value that the rows of an output have in `owned`."""
+    value = pack_owned(transaction_id, output.asset_id, output.amount)
+    return value + pack_height(output.spent_height) if output.spent_height else value
+
+
 # --- sealed values: blocks, statuses, meta --------------------------------------------------------
 
 
@@ -203,6 +223,15 @@ def encode_block(block: BlockRecord) -> bytes:
     )
     variable = block.proposer + block.block_hash + block.previous_hash
     return seal(b"".join((fixed, variable, _COUNT.pack(len(block.ids)), *block.ids)))
+
+
+def decode_block_time(height: int, value: bytes) -> int:
+    """The time of a block in ns since the epoch, without reading its ids."""
+    what = f"block {height}"
+    payload = unseal(value, what)
+    if len(payload) < _BLOCK.size:
+        raise StoreError(f"The record of {what} is cut short; run `bcdb fsck`.")
+    return int.from_bytes(payload[:8], "big")
 
 
 def decode_block(height: int, value: bytes) -> BlockRecord:

@@ -90,11 +90,16 @@ def unreadable(error: Exception) -> StorageFailed:
     return StorageFailed(f"The ledger can't be read: {error}. Stop the node and run `bcdb fsck`.")
 
 
-def rows(family: Rdict, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-    """The rows of a family from the key `start` on, as long as they have the prefix."""
+def rows(
+    family: Rdict, prefix: bytes = b"", start: bytes = b"", end: bytes = b""
+) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of a family from the key `start` on, as long as they have the prefix and are below `end`.
+
+    They are those that the family has when the first one is taken, however long the rest is taken after that.
+    """
     options = ReadOptions()
-    if prefix:
-        options.set_iterate_upper_bound(prefix_end(prefix))
+    if end or prefix:
+        options.set_iterate_upper_bound(end or prefix_end(prefix))
     # A generator, because the bound lives in `options`: rocksdict 0.3.29 does not keep them for the iterator,
     # which then reads freed memory and ends early. Raw mode: keys and values are bytes, unknown to the stubs.
     found = cast("Iterator[tuple[bytes, bytes]]", family.items(from_key=start, read_opt=options))

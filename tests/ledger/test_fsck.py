@@ -216,12 +216,35 @@ def test_a_forged_spend_is_found(damaged: Path) -> None:
         families["outputs"].put(key, records.spend_output(families["outputs"].get(key), 2, spender_id))
         owner = decode_key(bob.public_key)
         unspent = records.owned_key(owner, records.UNSPENT, 2, 1, 0)
-        assert families["owned"].get(unspent) == victim
+        value = families["owned"].get(unspent)
+        assert value[:32] == victim
         families["owned"].delete(unspent)
-        families["owned"].put(records.owned_key(owner, records.SPENT, 2, 1, 0), victim)
+        spent = records.owned_key(owner, records.SPENT, 2, 1, 0)
+        families["owned"].put(spent, value + records.pack_height(2))
 
     change(damaged, forge)
     assert any("by a transaction that does not do so" in fault.what for fault in faults(damaged))
+
+
+@pytest.mark.parametrize("state", [records.UNSPENT, records.SPENT])
+@pytest.mark.parametrize("part", [32, 71, 79])
+def test_a_row_of_a_key_with_another_asset_amount_or_height_is_found(
+    damaged: Path, state: bytes, part: int
+) -> None:
+    """Byte 32 begins the asset, 71 ends the amount, 79 ends the height, which unspent rows have not."""
+    changed: list[bytes] = []
+
+    def forge(families: Families) -> None:
+        key, value = next(row for row in pairs(families["owned"]) if row[0][32:33] == state)
+        changed.append(key)
+        forged = bytearray(value.ljust(part + 1, b"\0"))
+        forged[part] ^= 1
+        families["owned"].put(key, bytes(forged))
+
+    change(damaged, forge)
+    found = [fault.where for fault in faults(damaged)]
+    # Both ways see it: what the block writes, and what the row says of its output.
+    assert found.count(f"owned/{changed[0].hex()}") == 2
 
 
 def test_damaged_files_are_reported_not_raised(damaged: Path) -> None:

@@ -27,7 +27,9 @@ def test_blocks(
     ids: list[bytes],
 ) -> None:
     block = BlockRecord(height, time_ns, proposer, block_hash, previous, app_hash, first_leaf, tuple(ids))
-    assert records.decode_block(height, records.encode_block(block)) == block
+    value = records.encode_block(block)
+    assert records.decode_block(height, value) == block
+    assert records.decode_block_time(height, value) == time_ns
 
 
 @given(heights, heights, short, hashes, heights, st.lists(hashes, max_size=5))
@@ -63,6 +65,7 @@ def test_no_bytes_raise_anything_but_store_error(value: bytes) -> None:
     for sealed in (value, records.seal(value)):
         for decode in (
             lambda raw: records.decode_block(1, raw),
+            lambda raw: records.decode_block_time(1, raw),
             records.decode_head,
             records.decode_rejection,
             records.decode_output,

@@ -6,8 +6,10 @@ from bcdb.ledger.records import (
     ZERO_ID,
     output_key,
     ownership,
+    pack_height,
     pack_index,
     pack_output,
+    pack_owned,
     pack_owned_place,
     spend_output,
     unpack_output,
@@ -26,22 +28,25 @@ def create_outputs(transaction: Verified, position: int, overlay: Overlay) -> No
             output.amount, asset_id, height, position, 0, ZERO_ID
         ) + ownership(output.condition, output.public_keys)
         place = UNSPENT + pack_owned_place(height, position, index)
+        value = pack_owned(transaction_id, asset_id, output.amount)
         for public_key in output.public_keys:
-            owned[decode_key(public_key) + place] = transaction_id
+            owned[decode_key(public_key) + place] = value
 
 
 def spend_outputs(transaction: Verified, overlay: Overlay) -> None:
     """Mark the outputs that a transaction spends, and move the rows of their owners from unspent to spent."""
     writes, spent = overlay.writes, overlay.spent
+    spent_height = pack_height(overlay.height)
     for spend in transaction.spends:
         key = output_key(spend.transaction_id, spend.output_index)
         record = overlay.get_output(key)
         assert record is not None, "checked: the output exists"
-        _, _, created_height, created_position, spent_height, _ = unpack_output(record)
-        assert spent_height == 0, "checked: the output is unspent"
+        amount, asset_id, created_height, created_position, earlier, _ = unpack_output(record)
+        assert earlier == 0, "checked: the output is unspent"
         writes.outputs[key] = spend_output(record, overlay.height, transaction.id)
         spent[key] = transaction.id
         place = pack_owned_place(created_height, created_position, spend.output_index)
+        value = pack_owned(spend.transaction_id, asset_id, amount) + spent_height
         for owner in spend.owners:
             raw_key = decode_key(owner)
             # A row that this very block would have put never reaches the store; any other one is deleted
@@ -50,4 +55,4 @@ def spend_outputs(transaction: Verified, overlay: Overlay) -> None:
                 writes.owned_deleted.append(raw_key + UNSPENT + place)
             else:
                 del writes.owned[raw_key + UNSPENT + place]
-            writes.owned[raw_key + SPENT + place] = spend.transaction_id
+            writes.owned[raw_key + SPENT + place] = value

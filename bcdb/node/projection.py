@@ -12,20 +12,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import structlog
 import uvloop
 
-from bcdb.ledger import SecondaryReader
-from bcdb.model.errors import BcdbError
-from bcdb.node import logs
+from bcdb.model.errors import BcdbError, Unavailable
+from bcdb.node import figures, logs
+from bcdb.node.blocks import read_blocks
 from bcdb.node.ending import listen_for_end
 from bcdb.node.link import NodeLink
 from bcdb.node.reading import LedgerReader
 from bcdb.node.settings import Settings
-from query.projector import Progress, Projector
-from query.sqlite import SqliteStore
-from query.store import Block, Document, QueryError
+from bcdb.node.stores import open_store
+from query.documents import Block
+from query.projector import RETRY_S_MAX, RETRY_S_MIN, Progress, Projector
+from query.store import QueryError, QueryStore, StoreUnavailable
 
 NAME = "projector"
 EXIT_STOPPED = 0
@@ -34,29 +34,6 @@ GC_THRESHOLDS = (50_000, 20, 100)
 """Documents make no reference cycles; to look for some with every few of them is a tenth of the work."""
 
 log = structlog.get_logger(__name__)
-
-
-class _Asset(msgspec.Struct, gc=False):
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Parts(msgspec.Struct, gc=False):
-    asset: _Asset
-    metadata: msgspec.Raw
-
-
-_decode_parts = msgspec.json.Decoder(_Parts).decode
-
-
-def documents_of(transaction_id: bytes, body: bytes) -> tuple[Document | None, Document]:
-    """The asset that a transaction makes, None if it makes none, and its metadata, from its canonical bytes.
-
-    Only an operation that makes an asset carries `asset.data`; all others name an asset by its id.
-    """
-    parts = _decode_parts(body)
-    data = parts.asset.data
-    asset = None if data is msgspec.UNSET else Document(transaction_id, bytes(data))
-    return asset, Document(transaction_id, bytes(parts.metadata))
 
 
 class LedgerSource:
@@ -68,6 +45,12 @@ class LedgerSource:
         self._ledger = ledger
         self._link = link
 
+    async def head(self) -> int:
+        """The published height. Raises `Unavailable` if the node is gone."""
+        if not self._link.is_open:
+            raise Unavailable("The node process is gone")
+        return self._link.head.height
+
     async def mark(self, height: int) -> bytes | None:
         """The hash of the block at `height`."""
         block = (await self._ledger.ready()).block(height)
@@ -78,37 +61,12 @@ class LedgerSource:
         if self._link.head.height <= after:
             return []
         reader = await self._ledger.ready()
-        found: list[Block] = []
-        documents = size_bytes = 0
-        for height in range(after + 1, reader.head.height + 1):
-            block, block_bytes = _read_block(reader, height)
-            found.append(block)
-            documents += len(block.assets) + len(block.metadata)
-            size_bytes += block_bytes
-            if documents >= documents_max or size_bytes >= bytes_max:
-                break
-        return found
+        # Published blocks never change, so it does no harm that this reader may move on meanwhile.
+        return await read_blocks(reader, after, reader.head.height, documents_max, bytes_max)
 
     async def wait(self, height: int, timeout_s: float) -> None:
         """Return when `height` is published or the time is over. Raises `Unavailable` if the node is gone."""
         await self._link.wait_height(height, timeout_s)
-
-
-def _read_block(reader: SecondaryReader, height: int) -> tuple[Block, int]:
-    record = reader.block(height)
-    assert record is not None, "a ledger holds every block below its head"
-    assets: list[Document] = []
-    metadata: list[Document] = []
-    size_bytes = 0
-    for transaction_id in record.ids:
-        stored = reader.transaction(transaction_id)
-        assert stored is not None, "a ledger holds every transaction of its blocks"
-        size_bytes += len(stored.body)
-        asset, about = documents_of(transaction_id, stored.body)
-        if asset is not None:
-            assets.append(asset)
-        metadata.append(about)
-    return Block(height, record.block_hash, assets, metadata), size_bytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,19 +110,43 @@ async def _project(settings: Settings) -> None:
         stack.callback(link.close)
         ledger = LedgerReader.open(settings.ledger_path, settings.scratch_path(NAME), link)
         stack.callback(ledger.close)
-        store = await asyncio.to_thread(SqliteStore.open, settings.store_path)
+        store = await _opened(settings, link)
         stack.push_async_callback(store.close)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        await Projector(LedgerSource(ledger, link), store, on_progress=_log_progress).run()
+        await Projector(
+            LedgerSource(ledger, link),
+            store,
+            rebuild_request=settings.rebuild_request_path,
+            on_progress=_note_progress,
+            on_rebuild=figures.count_rebuild,
+            on_trouble=figures.count_failure,
+        ).run()
 
 
-def _log_progress(progress: Progress) -> None:
+async def _opened(settings: Settings, link: NodeLink) -> QueryStore:
+    """The store, as soon as it can be had. Raises `Unavailable` when the node is gone."""
+    pause_s = RETRY_S_MIN
+    while True:
+        try:
+            return await open_store(settings)
+        except StoreUnavailable as trouble:
+            figures.count_failure(trouble.text)
+            log.warning("the query store can't be opened; trying again", text=trouble.text, pause_s=pause_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(link.wait_closed(), pause_s)
+        if not link.is_open:
+            raise Unavailable("The node process is gone")
+        pause_s = min(pause_s * 2, RETRY_S_MAX)
+
+
+def _note_progress(progress: Progress) -> None:
+    figures.count_progress(progress)
     log.debug(
         "projected",
         height=progress.height,
         documents=progress.documents,
-        per_second=round(progress.documents / max(progress.seconds, 1e-6)),
+        transactions_per_second=round(progress.transactions / max(progress.seconds, 1e-6)),
     )
 
 

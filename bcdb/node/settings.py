@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,6 +29,10 @@ CONFIG_FILE = "config.toml"
 ENVIRONMENT_PREFIX = "BCDB_"
 OTHER_VARIABLES = frozenset({"BCDB_CRASH_AT", "BCDB_TRACE_FILE", "BCDB_NODE"})
 """Variables with the prefix that are no settings: switches of the tests, and the node a client talks to."""
+SECRET = frozenset({"mongo_uri"})
+"""Settings that may hold a password: no message says their value."""
+MONGO_SCHEMES = ("mongodb://", "mongodb+srv://")
+MONGO_SYSTEM_DATABASES = ("admin", "config", "local")
 SOCKET_PATH_BYTES_MAX = 100
 """The kernel takes 107 bytes for the path of a Unix socket; a name beside it needs some of them."""
 
@@ -43,8 +48,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `stream_port` is `port + 1` unless given. `workers`: API worker processes, 0 means one for each core.
     `tls_cert`, `tls_key`: PEM files, both or none. `write_keys`: base58 public keys that may issue assets
     over HTTP, empty means everybody. `rate_limit`: requests a second from one client address, 0 for no bound;
-    loopback addresses are exempt. `chain_id`: made once by `bcdb init`, empty before. Raises `SettingsError`
-    for values that do not fit together.
+    loopback addresses are exempt. `chain_id`: made once by `bcdb init`, empty before. `mongo`: searches are
+    answered by a mongod of the node's own; `mongo_uri`: by this one; with neither by a file of SQLite. A
+    `mongo_uri` may hold a password and is never shown whole. `text_search`: whether searches for words are
+    offered. Raises `SettingsError` for values that do not fit together.
     """
 
     home: Path
@@ -59,6 +66,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     chain_id: str = ""
+    mongo: bool = False
+    mongo_uri: str = ""
+    mongo_database: str = "bcdb"
+    text_search: bool = True
 
     def __post_init__(self) -> None:
         settle = msgspec.structs.force_setattr
@@ -80,6 +91,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def store_path(self) -> Path:
         return self.home / "query.sqlite"
+
+    @property
+    def store_kind(self) -> Literal["sqlite", "mongodb"]:
+        """Which database keeps the copy of the ledger that searches are answered from."""
+        return "mongodb" if self.mongo or self.mongo_uri else "sqlite"
+
+    @property
+    def mongo_path(self) -> Path:
+        """The data folder of the node's own mongod."""
+        return self.home / "mongo"
+
+    @property
+    def mongo_socket_path(self) -> Path:
+        """The Unix socket of the node's own mongod, beside the node's."""
+        return self.socket_path.with_name("mongo.sock")
+
+    @property
+    def mongo_connection(self) -> str:
+        """The address of the MongoDB to use, "" if it is none. Not to be shown: see `hide_secrets`."""
+        if self.mongo:
+            return f"mongodb://{quote(os.fsencode(self.mongo_socket_path), safe='')}/?directConnection=true"
+        return self.mongo_uri
+
+    @property
+    def rebuild_request_path(self) -> Path:
+        """The projector drops the query store and makes it anew when it finds this file, and removes it."""
+        return self.home / "query.rebuild"
 
     @property
     def node_key_path(self) -> Path:
@@ -135,7 +173,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def make_folders(self) -> None:
         """Make `home` and what belongs in it, private to this user. Raises `SettingsError` if it can't."""
         readers = self.run_path / "readers"
-        for folder in (self.home, self.run_path, readers, self.metrics_path, self.socket_path.parent):
+        folders = [self.home, self.run_path, readers, self.metrics_path, self.socket_path.parent]
+        if self.mongo:
+            folders.append(self.mongo_path)
+        for folder in folders:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
@@ -159,10 +200,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise SettingsError(f"The settings file {path} can't be read: {error}.") from None
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings by name as JSON values."""
+        """All settings by name as JSON values, to be shown: without the secrets in them."""
         result = msgspec.to_builtins(self, enc_hook=str)
         assert isinstance(result, dict)
-        return result
+        return {**result, "mongo_uri": hide_secrets(self.mongo_uri)}
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return list(self.as_dict().items())
 
 
 NAMES = Settings.__struct_fields__
@@ -180,6 +227,13 @@ MEANING = {
     "rate_limit": ("Requests a second from one client address; 0 for no bound.", "2000"),
     "log_level": ("What is logged: debug, info, warning or error.", '"info"'),
     "log_format": ("How it is logged: console or json.", '"console"'),
+    "mongo": ("Whether to run a MongoDB of the node's own for searches, instead of SQLite.", "false"),
+    "mongo_uri": ("The mongodb:// address of the MongoDB to use for searches, with its password.", '""'),
+    "mongo_database": ("The name of the database in that MongoDB.", '"bcdb"'),
+    "text_search": (
+        "Whether assets and metadata can be searched for words.",
+        "true",
+    ),
 }
 """Each setting of `config.toml`: what it means, and its default in TOML. The command's help says the same."""
 
@@ -253,6 +307,7 @@ def convert(name: str, value: Any, source: str) -> Any:
         value = [key.strip() for key in value.split(",") if key.strip()]
     if isinstance(value, Path):
         value = str(value)
+    shown = "what is there" if name in SECRET else repr(value)
     try:
         result = msgspec.convert(value, _TYPES[name], strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
@@ -260,10 +315,19 @@ def convert(name: str, value: Any, source: str) -> Any:
         reason = (
             f"expected one of {', '.join(choices)}" if choices else str(error)[0].lower() + str(error)[1:]
         )
-        raise SettingsError(f"{name} in {source} can't be {value!r}: {reason}.") from None
+        raise SettingsError(f"{name} in {source} can't be {shown}: {reason}.") from None
     if isinstance(result, Path) and not str(value).strip():
         return None
     return result
+
+
+def hide_secrets(uri: str) -> str:
+    """The address of a MongoDB with stars for what opens it: the password, and options that hold one.
+
+    It rather hides too much than too little of an address that is not as it should be.
+    """
+    hidden = re.sub(r"(?s)(//[^:/?@]*:).*@", r"\1***@", uri)
+    return re.sub(r"(?i)([?&;][^=&;]*(?:password|properties)[^=&;]*=)[^&;]*", r"\1***", hidden)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -359,3 +423,20 @@ def _check(settings: Settings) -> None:
             decode_key(key)
         except BcdbError as error:
             raise SettingsError(f"write_keys has {key!r}, which is no public key: {error.text}") from None
+    _check_mongo(settings)
+
+
+def _check_mongo(settings: Settings) -> None:
+    uri, name = settings.mongo_uri, settings.mongo_database
+    if settings.mongo and uri:
+        raise SettingsError(
+            "mongo and mongo_uri exclude each other: give the one for a MongoDB that the node runs itself, "
+            "the other for one that runs already."
+        )
+    if uri and not uri.startswith(MONGO_SCHEMES):
+        raise SettingsError("mongo_uri begins with mongodb:// or mongodb+srv://, and this one does not.")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", name) or name in MONGO_SYSTEM_DATABASES:
+        raise SettingsError(
+            f"mongo_database has 1 to 63 letters, digits and '_-' and is none of MongoDB's own "
+            f"({', '.join(MONGO_SYSTEM_DATABASES)}); {name!r} can't be used."
+        )

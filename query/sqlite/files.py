@@ -10,61 +10,64 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from query import text
+from query.sqlite import tables
 from query.store import StoreDamaged, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x62636462
 """In the header of every file of ours: "bcdb"."""
-LAYOUT_VERSION = 1
-FORMAT = LAYOUT_VERSION * 1000 + text.VERSION
-"""`user_version` of the file. Stored terms depend on the version of the text rules as much as on the tables.
-"""
-
-COLLECTIONS = ("assets", "metadata")
 PAGE_BYTES = 8192
-INDEX_PAGE_BYTES = 8000
-"""Size of a leaf of the full text index; it and its row fit one page."""
-INDEX_MERGE_SEGMENTS = 16
-"""Segments of a level before they are merged. A tenth cheaper than the default, 4; searches do not notice."""
-INDEX_HASH_BYTES = 16 * 1024 * 1024
-"""Terms that are gathered in memory before a segment is written."""
 WAL_PAGES = 4_000
 """Pages in the write-ahead log before they are moved into the file: 32 MB."""
 CACHE_BYTES = 32 * 1024 * 1024
 BUSY_S = 5.0
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_MISSING = ("no such table", "no such column")
+"""As nobody but this package writes SQL, the schema is not the one it made."""
 
 
-def error_of(error: sqlite3.Error, path: Path) -> StoreUnavailable:
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What the module raises: the second when SQLite's sentence quotes a damaged name."""
+
+
+def error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreUnavailable:
     """What an error of SQLite means for the store at `path`."""
+    if isinstance(error, UnicodeDecodeError):
+        return StoreDamaged(f"The query store {path.name} is damaged: it has names that are no text")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGE:
+    if code in _DAMAGE or str(error).startswith(_MISSING):
         return StoreDamaged(f"The query store {path.name} is damaged: {error}")
     return StoreUnavailable(f"The query store {path.name} can't be used: {error}")
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+class Connection(sqlite3.Connection):
+    """A connection to a store, which knows whether its file comes with text search."""
+
+    text_search = True
+
+
+def open_writer(path: Path, *, text_search: bool = True) -> Connection:
     """The store at `path` for the one process that writes it, made if it is missing or can't be used.
 
-    Raises `StoreUnavailable` when the disk refuses.
+    That is also one that was made with the other choice of `text_search`. Raises `StoreUnavailable` when the
+    disk refuses.
     """
     try:
         if not path.exists():
-            replace(path)
+            replace(path, text_search=text_search)
         try:
-            return _connect_writer(path)
+            return _connect_writer(path, text_search)
         except StoreDamaged as damage:
             log.warning("%s It is rebuilt from height 0.", damage.text.rstrip(".") + ".")
-            replace(path, keep_old=isinstance(damage, _ForeignFile))
-            return _connect_writer(path)
+            replace(path, text_search=text_search, keep_old=isinstance(damage, _ForeignFile))
+            return _connect_writer(path, text_search)
     except OSError as error:
         raise StoreUnavailable(f"The query store {path.name} can't be made: {error.strerror}") from error
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path) -> Connection:
     """The store at `path`, to read only. Raises `StoreDamaged`, and `StoreUnavailable` if there is none."""
     try:
         before = identity(path)
@@ -76,10 +79,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
             timeout=BUSY_S,
             check_same_thread=False,
             isolation_level=None,
+            factory=Connection,
         )
     except sqlite3.Error as error:
         raise error_of(error, path) from error
     try:
+        # A text in the file is damage, and has to reach whoever can say so.
+        connection.text_factory = _decode_text
         _check_ours(connection, path)
         # The file and its log are opened one after the other; both must be of the same store.
         if identity(path) != before:
@@ -99,16 +105,17 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def replace(path: Path, *, keep_old: bool = False) -> None:
+def replace(path: Path, *, text_search: bool = True, target: int = 0, keep_old: bool = False) -> None:
     """Put an empty store at `path`. Whoever reads the old one keeps reading it until it looks at `identity`.
 
-    With `keep_old` the file that was there stays beside it, as it is not ours to delete.
+    Below the height `target` the new one answers nothing. With `keep_old` the file that was there stays
+    beside it, as it is not ours to delete.
     """
     fresh = path.with_name(path.name + ".new")
     old = path.with_name(path.name + ".unusable")
     for leftover in (fresh, _beside(fresh, "-wal"), _beside(fresh, "-shm")):
         leftover.unlink(missing_ok=True)
-    _make(fresh)
+    _make(fresh, text_search, target)
     # First out of the readers' sight, so that nobody can open an old file with a new log or the reverse.
     if path.exists():
         os.rename(path, old)
@@ -134,7 +141,11 @@ def _beside(path: Path, tail: str) -> Path:
     return path.with_name(path.name + tail)
 
 
-def _make(path: Path) -> None:
+def _decode_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _make(path: Path, text_search: bool, target: int) -> None:
     # SQLite gives its -wal and -shm the mode of the file: what the ledger holds is for its owner alone.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     connection = sqlite3.connect(path, isolation_level=None)
@@ -142,28 +153,9 @@ def _make(path: Path) -> None:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("BEGIN")
-        for name in COLLECTIONS:
-            connection.execute(
-                f"CREATE TABLE {name} (number INTEGER PRIMARY KEY, height INTEGER, id BLOB,"
-                " plain INTEGER, body BLOB)"
-            )
-            # Terms come ready-made, separated by blanks, with nothing in them that this tokenizer would cut
-            # at.
-            connection.execute(
-                f"CREATE VIRTUAL TABLE {name}_text USING fts5(terms, content='', tokenize='ascii')"
-            )
-            for option, value in (
-                ("pgsz", INDEX_PAGE_BYTES),
-                ("automerge", INDEX_MERGE_SEGMENTS),
-                ("hashsize", INDEX_HASH_BYTES),
-            ):
-                connection.execute(
-                    f"INSERT INTO {name}_text({name}_text, rank) VALUES (?, ?)", (option, value)
-                )
-        connection.execute("CREATE TABLE checkpoint (height INTEGER NOT NULL, mark BLOB NOT NULL)")
-        connection.execute("INSERT INTO checkpoint VALUES (0, x'')")
+        tables.create(connection, text_search=text_search, target=target)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute(f"PRAGMA user_version={tables.format_of(text_search)}")
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise error_of(error, path) from error
@@ -172,11 +164,17 @@ def _make(path: Path) -> None:
     _sync(path)
 
 
-def _connect_writer(path: Path) -> sqlite3.Connection:
+def _connect_writer(path: Path, text_search: bool) -> Connection:
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_S, check_same_thread=False, isolation_level=None, factory=Connection
+        )
         try:
             _check_ours(connection, path)
+            if connection.text_search != text_search:
+                raise StoreDamaged(
+                    f"The query store {path.name} was made {'without' if text_search else 'with'} text search"
+                )
             # NORMAL syncs the log before its pages are moved into the file, and the file before the log
             # begins anew: a power cut can take back the last transactions, checkpoint and documents together,
             # but leaves no half of one. The ledger has those blocks, so they are projected again. OFF could
@@ -193,21 +191,22 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
         raise error_of(error, path) from error
 
 
-def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
+def _check_ours(connection: Connection, path: Path) -> None:
     try:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application_id != APPLICATION_ID:
             raise _ForeignFile(f"The file {path.name} is no query store of bcdb")
-        if version != FORMAT:
+        if version not in tables.FORMATS:
+            needed = tables.format_of(text_search=True)
             raise StoreDamaged(
-                f"The query store {path.name} has format {version}, this program needs {FORMAT}"
+                f"The query store {path.name} has format {version}, this program needs {needed}"
             )
+        connection.text_search = tables.FORMATS[version]
         if connection.execute("SELECT count(*) FROM checkpoint").fetchone() != (1,):
             raise StoreDamaged(f"The query store {path.name} has no checkpoint")
-    except sqlite3.Error as error:
-        damage = error_of(error, path)
-        raise damage from error
+    except ERRORS as error:
+        raise error_of(error, path) from error
 
 
 def _sync(path: Path) -> None:

@@ -4,39 +4,30 @@ The match expression is put together here from quoted terms only; no text of a c
 query language. Nothing here may run longer than `SEARCH_S_MAX`.
 """
 
-import sqlite3
-import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Iterator
 from struct import Struct as Packing
 from typing import NamedTuple
 
-import msgspec
-
 from query import text as language
+from query.sqlite import asking, files
+from query.sqlite.tables import BODY_TABLES, TEXT_TABLES, strings_of, sum_of
 from query.store import (
     SEARCH_CHARS_MAX,
     SEARCH_LIMIT_MAX,
-    SEARCH_S_MAX,
     Found,
     InvalidCursor,
     InvalidSearch,
-    SearchTimeout,
     StoreDamaged,
 )
 from query.text import Search
 
-DOCUMENT_FIELD = {"assets": b"data", "metadata": b"metadata"}
-"""The name of the value in an answered document, by collection."""
 RANKED_MIN = 1_024
 """Candidates that are ranked at least, so that the next pages need no second ranking."""
 RANKED_GROWTH = 8
 RANKINGS_KEPT = 16
 HEX_DIGITS = frozenset("0123456789abcdef")
-STEPS_BETWEEN_LOOKS = 20_000
-"""Steps of SQLite's machine between two looks at the clock."""
-
 _CURSOR = Packing(">QQ")
 
 
@@ -98,7 +89,7 @@ def check(search_text: str, limit: int) -> None:
 
 
 def search(
-    connection: sqlite3.Connection,
+    connection: files.Connection,
     rankings: Rankings,
     collection: str,
     search_text: str,
@@ -107,42 +98,36 @@ def search(
 ) -> list[Found]:
     """One page of answers.
 
-    Raises `InvalidCursor`, `InvalidSearch`, `SearchTimeout`, and what SQLite raises.
+    Raises `InvalidCursor`, `InvalidSearch`, `SearchTimeout`, `StoreUnavailable`, and what SQLite raises.
     """
+    if not connection.text_search:
+        raise InvalidSearch("Text search is switched off on this node (setting text_search)")
     cursor = None if after is None else Cursor.decode(after)
     asked = language.parse(search_text)
     if not asked.terms or limit < 1:
         return []
-    deadline = time.monotonic() + SEARCH_S_MAX
-    connection.execute("BEGIN")  # one snapshot for all that is read
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_LOOKS)
-    try:
+    with asking.snapshot(connection) as snapshot:
         if cursor is None:
-            (newest,) = connection.execute(f"SELECT coalesce(max(number), 0) FROM {collection}").fetchone()
+            table, _ = BODY_TABLES[collection]
+            (newest,) = connection.execute(f"SELECT coalesce(max(number), 0) FROM {table}").fetchone()
             cursor = Cursor(newest, 0)
-        page = _Page(connection, rankings, collection, search_text, asked, deadline)
+        page = _Page(connection, rankings, collection, search_text, asked, snapshot)
         return list(page.found(cursor, limit))
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
-            raise _too_broad() from None
-        raise
-    finally:
-        connection.set_progress_handler(None, 0)
-        connection.execute("ROLLBACK")
 
 
 class _Page(NamedTuple):
-    connection: sqlite3.Connection
+    connection: files.Connection
     rankings: Rankings
     collection: str
     search_text: str
     asked: Search
-    deadline: float
+    snapshot: asking.Snapshot
 
     def found(self, cursor: Cursor, limit: int) -> Iterator[Found]:
         needs_strings = self.asked.needs_strings
-        read = f"SELECT id, body FROM {self.collection} WHERE number = ?"
-        field = DOCUMENT_FIELD[self.collection]
+        table, column = BODY_TABLES[self.collection]
+        read = f"SELECT id, sum, {column} FROM {table} WHERE number = ?"
+        field = column.encode()
         place, count = cursor.place, 0
         while True:
             ranking = self._ranked(cursor.newest, place + limit - count)
@@ -153,11 +138,12 @@ class _Page(NamedTuple):
                     raise StoreDamaged(
                         f"The query store has terms but no document for {self.collection} {number}"
                     )
-                identifier, body = row
+                identifier, checksum, body = row
+                if type(identifier) is not bytes or type(body) is not bytes or sum_of(body) != checksum:
+                    raise StoreDamaged(f"The query store has a row of {table} that can't be read")
                 name = identifier.hex()
                 if needs_strings:
-                    if time.monotonic() > self.deadline:
-                        raise _too_broad()
+                    self.snapshot.look()
                     if not self.asked.strings_match([*strings_of(body), name]):
                         continue
                 document = b'{"%b":%b,"id":"%b"}' % (field, body, name.encode())
@@ -172,15 +158,17 @@ class _Page(NamedTuple):
         key = (self.collection, self.search_text, newest)
         ranking = self.rankings.get(key, wanted)
         if ranking is None:
-            upto = max(RANKED_MIN, 1 << (wanted - 1).bit_length()) if wanted < 2**40 else wanted
             upto = RANKED_MIN
             while upto < wanted:
                 upto *= RANKED_GROWTH
-            table = f"{self.collection}_text"
+            table = TEXT_TABLES[self.collection]
             condition, needles = self._phrase_condition()
             # The full text index first, then the documents: CROSS JOIN keeps that order.
+            documents = (
+                f" CROSS JOIN {BODY_TABLES[self.collection][0]} d ON d.number = t.rowid" if condition else ""
+            )
             rows = self.connection.execute(
-                f"SELECT t.rowid FROM {table} t CROSS JOIN {self.collection} d ON d.number = t.rowid"
+                f"SELECT t.rowid FROM {table} t{documents}"
                 f" WHERE {table} MATCH ? AND t.rowid <= ?{condition} ORDER BY t.rank, t.rowid LIMIT ?",
                 (match_expression(self.asked), newest, *needles, upto),
             ).fetchall()
@@ -194,9 +182,10 @@ class _Page(NamedTuple):
         A phrase that is nowhere in the JSON of a plain document is in none of its strings. Its id is one of
         them.
         """
+        _, column = BODY_TABLES[self.collection]
         condition, needles = "", []
         for phrase in self.asked.phrases:
-            condition += " AND (d.plain = 0 OR instr(lower(d.body), ?) > 0"
+            condition += f" AND (d.plain = 0 OR instr(lower(d.{column}), ?) > 0"
             needles.append(phrase)
             if set(phrase) <= HEX_DIGITS:
                 condition += " OR instr(lower(hex(d.id)), ?) > 0"
@@ -215,22 +204,3 @@ def match_expression(asked: Search) -> str:
 
 def _quoted(term: str) -> str:
     return '"' + term.replace('"', '""') + '"'
-
-
-def _too_broad() -> SearchTimeout:
-    return SearchTimeout(
-        f"The search is too broad: it was not done after {SEARCH_S_MAX:g} s; name rarer words"
-    )
-
-
-def is_plain(body: bytes) -> bool:
-    """Whether the strings of a JSON text stand in it as they are: no escapes, no accents."""
-    return body.isascii() and not (b"\\" in body or b"^" in body or b"`" in body)
-
-
-def strings_of(body: bytes) -> list[str]:
-    """The strings of a JSON text, none if it can't be read."""
-    try:
-        return language.strings_in(msgspec.json.decode(body))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return []

@@ -10,17 +10,27 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from bcdb.model.errors import Unavailable
+from bcdb.node import projection as process
+from bcdb.node.blocks import open_still
 from bcdb.node.link import NodeLink
-from bcdb.node.projection import EXIT_FAILED, EXIT_STOPPED, LedgerSource, documents_of
+from bcdb.node.projection import EXIT_FAILED, EXIT_STOPPED, LedgerSource
 from bcdb.node.reading import LedgerReader
+from bcdb.node.settings import Settings
+from query.checking import check
 from query.projector import Projector
 from query.sqlite import SqliteStore
+from query.store import QueryStore, StoreUnavailable
 from tests.node.harness import running_node
 from tests.node.test_process import NodeProcess
-from tests.support.transactions import Signed, alice, bob, create, transfer
+from tests.query.memory import MemoryStore
+from tests.support.transactions import Signed, alice, create, transfer
 
 ROOT = Path(__file__).parents[2]
+SHARED_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class ProjectionProcess:
@@ -32,7 +42,11 @@ class ProjectionProcess:
         command = [sys.executable, "-m", "bcdb.node.projection", str(node.settings.home / "settings.json")]
         with (node.settings.home / "projection.log").open("ab") as errors:
             self.child = subprocess.Popen(
-                [*command, "--lifeline", str(reading)], stderr=errors, cwd=ROOT, pass_fds=(reading,)
+                [*command, "--lifeline", str(reading)],
+                stderr=errors,
+                cwd=ROOT,
+                pass_fds=(reading,),
+                env={**os.environ, SHARED_FOLDER_VARIABLE: str(node.settings.metrics_path)},
             )
         os.close(reading)
 
@@ -69,23 +83,6 @@ async def commit(link: NodeLink, transactions: list[Signed]) -> int:
     return max(found.height for found in settled)
 
 
-def test_a_transaction_becomes_documents() -> None:
-    made = create(asset={"text": "café", "n": 1e16}, metadata={"a": [1, None]})
-    asset, metadata = documents_of(made.verified.id, made.raw)
-    assert asset is not None
-    assert asset.id == metadata.id == made.verified.id
-    assert json.loads(asset.body) == made.tx["asset"]["data"]
-    assert asset.body in made.raw
-    assert json.loads(metadata.body) == made.tx["metadata"]
-    moved = transfer([(made, 0)], [([bob.public_key], 1)])
-    asset, metadata = documents_of(moved.verified.id, moved.raw)
-    assert asset is None
-    assert metadata.body == b"null"
-    asset, _ = documents_of(made.verified.id, create().raw)
-    assert asset is not None
-    assert asset.body == b"null"
-
-
 async def test_the_ledger_is_a_source_of_blocks(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node:
         link = await node.link("projector")
@@ -101,13 +98,18 @@ async def test_the_ledger_is_a_source_of_blocks(tmp_path: Path) -> None:
         blocks = await source.blocks(0, 100, 1_000_000)
         assert [block.height for block in blocks] == [1, 2, 3, 4]
         assert [block.mark for block in blocks] == [await source.mark(height) for height in range(1, 5)]
-        assert [len(block.assets) for block in blocks] == [1, 1, 1, 0]
-        assert [block.metadata[0].id for block in blocks] == [each.verified.id for each in [*made, moved]]
+        assert [block.documents for block in blocks] == [5, 5, 5, 4]
+        assert [block.transactions[0].id for block in blocks] == [each.verified.id for each in [*made, moved]]
         assert await source.blocks(2, 100, 1_000_000) == blocks[2:]
-        assert await source.blocks(0, 3, 1_000_000) == blocks[:2]
+        assert await source.blocks(0, 6, 1_000_000) == blocks[:2]
         assert await source.blocks(0, 100, 1) == blocks[:1]
+        assert await source.head() == 4
         await source.wait(4, 30)
         await source.wait(5, 0.001)
+        link.close()
+        await link.wait_closed()
+        with pytest.raises(Unavailable):
+            await source.head()
         ledger.close()
 
 
@@ -149,6 +151,86 @@ async def test_killed_and_started_again_it_goes_on(node: NodeProcess) -> None:
     assert await projection.ended() == EXIT_STOPPED
     await reader.close()
     link.close()
+
+
+def counted(node: NodeProcess) -> dict[str, float]:
+    """What all projectors of this node have counted, as the API workers tell it."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(node.settings.metrics_path))
+    return {sample.name: sample.value for metric in registry.collect() for sample in metric.samples}
+
+
+async def test_it_counts_and_rebuilds_when_asked(node: NodeProcess) -> None:
+    link = await node.link()
+    reader = SqliteStore.open_reader(node.settings.store_path)
+    height = await commit(link, [numbered(number) for number in range(30)])
+    projection = ProjectionProcess(node)
+    assert await reader.wait_height(height, 30) == height
+    node.settings.rebuild_request_path.touch()
+    async with asyncio.timeout(30):
+        while node.settings.rebuild_request_path.exists():
+            await asyncio.sleep(0.01)
+    assert await reader.wait_height(height, 30) == height
+    assert len(await reader.search_assets("thing", 1000)) == 30
+    async with asyncio.timeout(30):
+        while (figures := counted(node)).get("bcdb_projected_transactions_total", 0) < 60:
+            await asyncio.sleep(0.01)  # a batch is in the store a moment before it is counted
+    projection.child.terminate()
+    assert await projection.ended() == EXIT_STOPPED
+    assert "it was asked for" in projection.said()
+    assert figures["bcdb_projected_transactions_total"] == 60
+    assert figures["bcdb_projected_documents_total"] == 2 * (4 * 30 + height)
+    # The first was for the empty store of a ledger with blocks.
+    assert figures["bcdb_projection_rebuilds_total"] == 2
+    assert 2 <= figures["bcdb_projection_batches_total"] <= 2 * height
+    assert figures["bcdb_projection_store_seconds_total"] > 0
+    await reader.close()
+    link.close()
+
+
+async def test_what_the_process_wrote_is_what_the_ledger_says(node: NodeProcess) -> None:
+    link = await node.link()
+    made = [numbered(number) for number in range(40)]
+    await commit(link, made)
+    projection = ProjectionProcess(node)
+    moved = [transfer([(each, 0)], [([alice.public_key], 1)]) for each in made[:20]]
+    height = await commit(link, moved)
+    reader = SqliteStore.open_reader(node.settings.store_path)
+    assert await reader.wait_height(height, 30) == height
+    await commit(link, [transfer([(each, 0)], [([alice.public_key], 1)]) for each in moved])
+    projection.child.kill()
+    await projection.ended()
+    node.kill()
+    with open_still(node.settings.ledger_path) as ledger:
+        assert [found async for found in check(ledger, reader, lambda what, done, total: None)] == []
+    await reader.close()
+
+
+async def test_it_waits_for_a_store_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "RETRY_S_MAX", 0.01)
+    settings = Settings(home=tmp_path)
+    asked = 0
+
+    async def late(settings: Settings) -> QueryStore:
+        nonlocal asked
+        asked += 1
+        if asked < 4:
+            raise StoreUnavailable("no database answers")
+        return MemoryStore()
+
+    monkeypatch.setattr(process, "open_store", late)
+    async with running_node(tmp_path) as node:
+        link = await node.link("projector")
+        assert isinstance(await process._opened(settings, link), MemoryStore)
+        assert asked == 4
+        asked = -1_000_000
+        opening = asyncio.create_task(process._opened(settings, link))
+        await asyncio.sleep(0.05)
+        link.close()
+        with pytest.raises(Unavailable):
+            await opening
 
 
 async def test_it_ends_with_its_supervisor(node: NodeProcess) -> None:

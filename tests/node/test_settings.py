@@ -14,6 +14,7 @@ from bcdb.node.settings import (
     SOCKET_PATH_BYTES_MAX,
     Settings,
     explain_settings,
+    hide_secrets,
     is_loopback,
     new_config,
     read_settings,
@@ -94,6 +95,13 @@ def test_unknown_names_are_errors_with_the_nearest_known_one(
         ({"write_keys": f"{alice.public_key},nonsense"}, "nonsense"),
         ({"chain_id": "two words"}, "two words"),
         ({"chain_id": "x" * 51}, "at most 50"),
+        ({"mongo": True, "mongo_uri": "mongodb://localhost"}, "exclude each other"),
+        ({"mongo": "perhaps"}, "mongo in the flag --mongo can't be 'perhaps'"),
+        ({"mongo_uri": "http://localhost"}, "begins with mongodb:// or mongodb+srv://"),
+        ({"mongo_database": ""}, "1 to 63 letters"),
+        ({"mongo_database": "a.b"}, "'a.b' can't be used"),
+        ({"mongo_database": "x" * 64}, "1 to 63 letters"),
+        ({"mongo_database": "admin"}, "MongoDB's own (admin, config, local)"),
         ({"colour": "red"}, "Unknown setting 'colour'"),
     ],
 )
@@ -212,3 +220,65 @@ def test_a_deep_home_has_its_socket_elsewhere(tmp_path: Path, monkeypatch: pytes
 )
 def test_loopback(host: str, own: bool) -> None:
     assert is_loopback(host) is own
+
+
+def test_the_store_for_searches(tmp_path: Path) -> None:
+    default = read_settings(tmp_path, environ={})
+    assert (default.store_kind, default.mongo_connection, default.text_search) == ("sqlite", "", True)
+    own = read_settings(tmp_path, environ={"BCDB_MONGO": "true", "BCDB_TEXT_SEARCH": "false"})
+    assert (own.store_kind, own.mongo_database, own.text_search) == ("mongodb", "bcdb", False)
+    assert own.mongo_path == tmp_path / "mongo"
+    assert own.mongo_connection.startswith("mongodb://%2F")
+    assert own.mongo_connection.endswith("run%2Fmongo.sock/?directConnection=true")
+    own.make_folders()
+    assert stat.S_IMODE(own.mongo_path.stat().st_mode) == 0o700
+    (tmp_path / "config.toml").write_text('mongo_uri = "mongodb://one,two/?replicaSet=x"\n')
+    yours = read_settings(tmp_path, environ={})
+    assert (yours.store_kind, yours.mongo_connection) == ("mongodb", "mongodb://one,two/?replicaSet=x")
+    # What is in the file gives way to a flag only if both are said.
+    assert read_settings(tmp_path, {"mongo": True, "mongo_uri": ""}, {}).mongo
+    with pytest.raises(SettingsError, match="exclude"):
+        read_settings(tmp_path, {"mongo": True}, {})
+
+
+def test_a_deep_home_has_the_socket_of_its_mongod_elsewhere(tmp_path: Path) -> None:
+    deep = Settings(home=tmp_path / ("x" * SOCKET_PATH_BYTES_MAX), mongo=True)
+    assert deep.mongo_socket_path.parent == deep.socket_path.parent
+    assert len(os.fsencode(deep.mongo_socket_path)) < 108
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("mongodb://localhost:27017/?replicaSet=x", "mongodb://localhost:27017/?replicaSet=x"),
+        ("mongodb://a:1,b:2,c:3/", "mongodb://a:1,b:2,c:3/"),
+        ("mongodb://me@host/", "mongodb://me@host/"),
+        ("mongodb://me:hush@host:1,other/db", "mongodb://me:***@host:1,other/db"),
+        ("mongodb://me:hu/sh@hush@host", "mongodb://me:***@host"),
+        ("mongodb://:hush@host", "mongodb://:***@host"),
+        ("mongodb+srv://me:h%40ush@host/?tls=true", "mongodb+srv://me:***@host/?tls=true"),
+        (
+            "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=hush&w=1",
+            "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=***&w=1",
+        ),
+        (
+            "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:hush",
+            "mongodb://h/?authMechanismProperties=***",
+        ),
+    ],
+)
+def test_secrets_are_not_shown(tmp_path: Path, uri: str, shown: str) -> None:
+    assert hide_secrets(uri) == shown
+    settings = Settings(home=tmp_path, mongo_uri=uri)
+    assert settings.as_dict()["mongo_uri"] == shown
+    assert f"mongo_uri={shown!r}" in repr(settings)
+    settings.dump(tmp_path / "settings.json")
+    assert Settings.load(tmp_path / "settings.json").mongo_connection == uri
+
+
+def test_no_error_says_a_secret(tmp_path: Path) -> None:
+    for given in ("postgres://me:hush@host", {"hush": 1}):
+        with pytest.raises(SettingsError) as caught:
+            read_settings(tmp_path, {"mongo_uri": given}, {})
+        assert "mongo_uri" in caught.value.text
+        assert "hush" not in caught.value.text

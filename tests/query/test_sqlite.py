@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import logging
 import os
-import shutil
-import sqlite3
-import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,21 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from query.sqlite import SqliteStore, files, searching
+from query.documents import Transaction
+from query.sqlite import SqliteStore, asking, files, searching
 from query.store import (
     SEARCH_CHARS_MAX,
     SEARCH_LIMIT_MAX,
-    Block,
     Checkpoint,
-    Document,
     InvalidCursor,
     InvalidSearch,
     ProjectionGap,
     SearchTimeout,
-    StoreDamaged,
     StoreUnavailable,
 )
-from tests.query.documents import block, chain, mark_of, name_of
+from tests.query.documents import block, block_of, chain, create, mark_of, name_of
 
 TABLE = json.loads((Path(__file__).parent / "mongodb_text.json").read_text())
 
@@ -39,6 +33,11 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     opened = SqliteStore.open(tmp_path / "query.sqlite")
     yield opened
     await opened.close()
+
+
+def written(name: bytes, asset: bytes, metadata: bytes = b"null") -> Transaction:
+    """A CREATE with these JSON texts, whatever they are."""
+    return msgspec.structs.replace(create(0, None), id=name, asset_id=name, asset=asset, metadata=metadata)
 
 
 async def texts(store: SqliteStore, question: str, limit: int = 100) -> list[object]:
@@ -52,11 +51,9 @@ async def texts(store: SqliteStore, question: str, limit: int = 100) -> list[obj
 
 async def test_it_finds_what_mongodb_finds(store: SqliteStore) -> None:
     names = [f"{number:064x}" for number in range(len(TABLE["documents"]))]
-    documents = [
-        Document(bytes.fromhex(name), msgspec.json.encode(value))
-        for name, value in zip(names, TABLE["documents"], strict=True)
-    ]
-    await store.project([Block(1, mark_of(1), documents, documents)])
+    bodies = [msgspec.json.encode(value) for value in TABLE["documents"]]
+    made = [written(bytes.fromhex(name), body, body) for name, body in zip(names, bodies, strict=True)]
+    await store.project([block_of(1, *made)])
     for question, expected in TABLE["searches"]:
         for search in (store.search_assets, store.search_metadata):
             found = sorted(names.index(item.id) for item in await search(question, 1000))
@@ -65,7 +62,7 @@ async def test_it_finds_what_mongodb_finds(store: SqliteStore) -> None:
 
 async def test_an_answer_is_the_document_as_it_was_written(store: SqliteStore) -> None:
     body = b'{"n":1e16,"text":"caf\xc3\xa9"}'
-    await store.project([Block(1, mark_of(1), [Document(name_of(1), body)], [Document(name_of(1), body)])])
+    await store.project([block_of(1, written(name_of(1), body, body))])
     (asset,) = await store.search_assets("cafe", 10)
     (metadata,) = await store.search_metadata("cafe", 10)
     name = name_of(1).hex().encode()
@@ -177,11 +174,11 @@ async def test_a_search_ends_when_its_time_is_over(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.project(chain(2000))
-    monkeypatch.setattr(searching, "SEARCH_S_MAX", -1.0)
-    monkeypatch.setattr(searching, "STEPS_BETWEEN_LOOKS", 100)
+    monkeypatch.setattr(asking, "SEARCH_S_MAX", -1.0)
+    monkeypatch.setattr(asking, "STEPS_BETWEEN_LOOKS", 100)
     with pytest.raises(SearchTimeout, match="too broad"):
         await store.search_assets("common", 10)
-    monkeypatch.setattr(searching, "SEARCH_S_MAX", 60.0)
+    monkeypatch.setattr(asking, "SEARCH_S_MAX", 60.0)
     assert len(await store.search_assets("common", 10)) == 10
 
 
@@ -218,11 +215,11 @@ def test_any_value_is_taken_and_kept(values: list[bytes], tmp_path: Path) -> Non
 
     connection = files.open_writer(tmp_path / "query.sqlite")
     height = read_checkpoint(connection).height + 1
-    documents = [Document(os.urandom(32), value) for value in values]
-    project(connection, [Block(height, mark_of(height), documents)])
-    for item in documents:
+    made = [written(os.urandom(32), value) for value in values]
+    project(connection, [block_of(height, *made)])
+    for item in made:
         (found,) = searching.search(connection, searching.Rankings(), "assets", item.id.hex(), 10, None)
-        assert found.document == b'{"data":' + item.body + b',"id":"' + item.id.hex().encode() + b'"}'
+        assert found.document == b'{"data":%b,"id":"%b"}' % (item.asset, item.id.hex().encode())
     connection.close()
 
 
@@ -230,13 +227,14 @@ async def test_huge_and_deep_values_are_indexed_whole(store: SqliteStore) -> Non
     words = " ".join(f"word{number}" for number in range(80_000))
     deep = b'{"a":' * 900 + b'"bottom"' + b"}" * 900
     too_deep = b"[" * 50_000 + b'"unread"' + b"]" * 50_000
-    documents = [
-        Document(name_of(1), msgspec.json.encode({"text": words})),
-        Document(name_of(2), msgspec.json.encode({"text": "y" * 1_000_000})),
-        Document(name_of(3), deep),
-        Document(name_of(4), too_deep),
+    bodies = [
+        msgspec.json.encode({"text": words}),
+        msgspec.json.encode({"text": "y" * 1_000_000}),
+        deep,
+        too_deep,
     ]
-    await store.project([Block(1, mark_of(1), documents)])
+    made = [written(name_of(number), body) for number, body in enumerate(bodies, 1)]
+    await store.project([block_of(1, *made)])
     for question, number in (("word79999", 1), ("y" * 1_000, None), ("bottom", 3), (name_of(4).hex(), 4)):
         found = [item.id for item in await store.search_assets(question, 10)]
         assert found == ([] if number is None else [name_of(number).hex()])
@@ -275,169 +273,51 @@ async def test_a_reader_may_come_before_the_store(tmp_path: Path) -> None:
     await reader.close()
 
 
-# --- files that are not as they should be -----------------------------------------------------------------
-
-
-def other_database(path: Path) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE precious (x)")
-    connection.commit()
-    connection.close()
-
-
-def older_version(path: Path) -> None:
-    files.replace(path)
-    connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version={files.FORMAT - 1}")
-    connection.close()
-
-
-def no_checkpoint(path: Path) -> None:
-    files.replace(path)
-    connection = sqlite3.connect(path)
-    connection.execute("DELETE FROM checkpoint")
-    connection.commit()
-    connection.close()
-
-
-def cut_short(path: Path) -> None:
-    files.replace(path)
-    with path.open("r+b") as file:
-        file.truncate(files.PAGE_BYTES + 100)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"no database " * 1000),
-        lambda path: path.write_bytes(b"SQLite format 3\0" + bytes(5000)),
-        other_database,
-        older_version,
-        no_checkpoint,
-        cut_short,
-    ],
-    ids=["empty", "no database", "header only", "foreign", "older", "no checkpoint", "cut short"],
-)
-async def test_a_file_that_cannot_be_used_is_replaced(
-    spoil: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "query.sqlite"
-    assert callable(spoil)
-    spoil(path)
-    with caplog.at_level(logging.WARNING):
-        store = SqliteStore.open(path)
-    assert "rebuilt from height 0" in caplog.text
-    assert await store.height() == 0
-    await store.project(chain(2))
-    assert len(await store.search_assets("common", 10)) == 4
-    await store.close()
-
-
-def test_a_file_of_somebody_else_is_kept_aside(tmp_path: Path) -> None:
-    path = tmp_path / "query.sqlite"
-    other_database(path)
-    files.open_writer(path).close()
-    aside = sqlite3.connect(tmp_path / "query.sqlite.unusable")
-    assert aside.execute("SELECT * FROM precious").fetchall() == []
-    aside.close()
-
-
-async def test_its_files_are_for_their_owner_alone(store: SqliteStore, tmp_path: Path) -> None:
-    await store.project(chain(1))
-    await store.rebuild("a test wants it")
-    await store.project(chain(1))
-    made = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("query.sqlite*")}
-    assert made.keys() >= {"query.sqlite", "query.sqlite-wal", "query.sqlite-shm"}
-    assert set(made.values()) == {0o600}
-
-
-async def test_readers_follow_a_rebuilt_store(store: SqliteStore, tmp_path: Path) -> None:
-    reader = SqliteStore.open_reader(tmp_path / "query.sqlite")
-    await store.project(chain(3))
-    first = await reader.search_assets("common", 4)
-    await store.rebuild("a test wants it")
-    assert await reader.height() == 0
-    assert await reader.search_assets("common", 10) == []
-    await store.project(chain(3))
-    assert await reader.search_assets("common", 4) == first
-    assert len(await reader.search_assets("common", 10, first[-1].cursor)) == 2
-    await reader.close()
-
-
-async def test_a_reader_that_finds_damage_tells_the_writer(store: SqliteStore, tmp_path: Path) -> None:
-    path = tmp_path / "query.sqlite"
-    await store.project(chain(200))
-    await store.close()
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(files.PAGE_BYTES)
-        file.write(os.urandom(size - files.PAGE_BYTES))
-    reader = SqliteStore.open_reader(path)
-    with pytest.raises(StoreDamaged):
-        await reader.search_assets("common", 10)
-    writer = SqliteStore(path, writes=True)
-    assert await writer.fault() == "a reader found it damaged"
-    await writer.rebuild("a reader found it damaged")
-    assert await writer.fault() is None
-    await writer.project(chain(2))
-    assert len(await reader.search_assets("common", 10)) == 4
-    await writer.close()
-    await reader.close()
-
-
-async def test_a_store_that_is_deleted_under_its_writer_is_noticed(
+async def test_a_store_that_is_being_built_answers_nothing_but_how_far_it_is(
     store: SqliteStore, tmp_path: Path
 ) -> None:
+    reader = SqliteStore.open_reader(tmp_path / "query.sqlite")
     await store.project(chain(1))
-    assert await store.fault() is None
-    (tmp_path / "query.sqlite").unlink()
-    assert await store.fault() == "its file was taken away"
-    await store.rebuild("its file was taken away")
-    assert await store.project(chain(2)) == 2
-    assert await store.fault() is None
+    await store.rebuild("a test wants it", 3)
+    for height in range(3):
+        assert await store.project(chain(3)[:height]) == height
+        assert await store.checkpoint() == Checkpoint(height, mark_of(height) if height else b"", 3)
+        for question in (
+            reader.height(),
+            reader.wait_height(1, 0.01),
+            reader.search_assets("common", 1),
+            reader.search_metadata("remark", 1),
+        ):
+            with pytest.raises(StoreUnavailable, match=f"being built: it is at block {height} of 3"):
+                await question
+        status = await reader.status()
+        assert (status.height, status.target, status.counts["assets"]) == (height, 3, 2 * height)
+    await store.project(chain(3))
+    assert await reader.height() == 3
+    assert len(await reader.search_assets("common", 10)) == 6
+    assert await store.checkpoint() == Checkpoint(3, mark_of(3))
+    await reader.close()
 
 
-async def test_a_full_disk_leaves_the_store_as_it_was(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_text_search_it_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "query.sqlite"
+    store = SqliteStore.open(path, text_search=False)
     await store.project(chain(2))
-    connection = store._written()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count={pages}")
-    with pytest.raises(StoreUnavailable, match="full"):
-        await store.project(chain(2000, start=3))
+    for search in (store.search_assets, store.search_metadata):
+        with pytest.raises(InvalidSearch, match=r"switched off on this node \(setting text_search\)"):
+            await search("common", 10)
+    status = await store.status()
+    assert not status.text_search
+    assert (status.kind, status.height, status.target) == ("sqlite", 2, 0)
+    assert status.counts == {"transactions": 4, "assets": 4, "metadata": 4, "outputs": 4, "blocks": 2}
+    await store.close()
+    caplog.clear()
+    store = SqliteStore.open(path, text_search=False)
     assert await store.height() == 2
-    connection.execute("PRAGMA max_page_count=1000000")
-    assert await store.project(chain(2000, start=3)) == 2002
-    assert len(await store.search_assets("common", 10_000)) == 4004
-
-
-async def test_what_a_power_cut_leaves_is_an_earlier_whole_state(tmp_path: Path) -> None:
-    """Whatever tail of the log is lost, the store has the documents of its height, no others, and goes on."""
-    source = tmp_path / "source"
-    source.mkdir()
-    writer = SqliteStore.open(source / "query.sqlite")
-    await writer.project(chain(5))
-    writer._written().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for height in range(6, 16):
-        await writer.project(chain(1, start=height))
-    log_bytes = (source / "query.sqlite-wal").stat().st_size
-    heights = set()
-    for cut in range(13):
-        copy = tmp_path / f"cut{cut}"
-        copy.mkdir()
-        shutil.copy(source / "query.sqlite", copy)
-        shutil.copy(source / "query.sqlite-wal", copy)
-        os.truncate(copy / "query.sqlite-wal", log_bytes * cut // 12)
-        store = SqliteStore.open(copy / "query.sqlite")
-        height = await store.height()
-        heights.add(height)
-        assert await store.checkpoint() == Checkpoint(height, mark_of(height))
-        assert len(await store.search_assets("common", 100)) == 2 * height
-        await store.project(chain(15))
-        assert len(await store.search_assets("common", 100)) == 30
+    await store.close()
+    for text_search, words in ((True, "without"), (False, "with")):
+        store = SqliteStore.open(path, text_search=text_search)
+        assert f"was made {words} text search. It is rebuilt" in caplog.text
+        assert await store.height() == 0
+        assert (await store.status()).text_search is text_search
         await store.close()
-    assert min(heights) == 5
-    assert max(heights) == 15
-    await writer.close()

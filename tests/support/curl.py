@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     body, headers = None, {"Accept": "*/*"}
     if given.data_binary is not None:
         data: str = given.data_binary
-        body = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
+        if data == "@-":
+            body = sys.stdin.buffer.read()
+        else:
+            body = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     target = (address.path or "/") + (f"?{address.query}" if address.query else "")
     connection = http.client.HTTPConnection(address.netloc, timeout=TIMEOUT_S)

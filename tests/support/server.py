@@ -181,6 +181,15 @@ class Server:
         self._process = None
         assert not left, f"processes outside the group lived on: {left}"
 
+    def processes(self) -> dict[str, int]:
+        """Process ids by name, as the supervisor has them once the node is ready."""
+        file = self.home / "run" / "processes.json"
+        deadline = time.monotonic() + START_S_MAX
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found: dict[str, int] = json.loads(file.read_bytes())
+        return found
+
     def kill_command_only(self) -> list[int]:
         """`kill -9` of the command alone. Returns the processes it had started."""
         assert self._process is not None
@@ -196,10 +205,10 @@ class Server:
             time.sleep(0.02)
         return left
 
-    def fsck(self) -> subprocess.CompletedProcess[str]:
+    def fsck(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """`bcdb fsck` of a server that does not run."""
         return subprocess.run(
-            [str(BCDB), "fsck", "--home", str(self.home)],
+            [str(BCDB), "fsck", "--home", str(self.home), *flags],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,

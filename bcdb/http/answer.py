@@ -4,11 +4,12 @@ Nothing here knows of transactions or of errors by name.
 """
 
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
 import msgspec
+
+from bcdb.ledger.times import rfc3339 as rfc3339
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -58,15 +59,14 @@ def json_array(items: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
+def height_header(height: int) -> Header:
+    """The header that tells up to which block an answer is good."""
+    return b"bcdb-height", b"%d" % height
+
+
 def visible(value: bytes | None) -> bytes | None:
     """A header value of a request if it may be sent back in an answer: printable ASCII, not endless."""
     return value if value is not None and _VISIBLE.fullmatch(value) else None
-
-
-def rfc3339(time_ns: int) -> str:
-    """UTC with nine decimals, e.g. `2025-01-31T12:00:00.000000001Z`, from ns since the epoch (RFC 3339)."""
-    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
 
 
 async def send_answer(scope: Scope, send: Send, answer: Answer, more: Iterable[Header]) -> None:

@@ -3,7 +3,7 @@
 The tables that read the arguments are the ones that describe them, so the document can't tell another story.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,13 +23,14 @@ from litestar.openapi.spec import (
 
 from bcdb.http.answer import Answer, Receive, Scope
 from bcdb.http.documents import ArgumentProblem, Problem, SignedTransaction
+from bcdb.http.members import Members
 from bcdb.http.params import Argument, Arguments
 from bcdb.http.services import Services
 
 ApiRequest = Request[Any, Any, Any]
 
 _MEANING = {
-    400: "The transaction breaks a rule, or an argument is missing or wrong",
+    400: "The transaction breaks a rule, the question can't be answered, or an argument is missing or wrong",
     403: "This node does not take transactions of this issuer",
     404: "It is not there",
     413: "The body is too long",
@@ -91,9 +92,15 @@ def operation(
     *,
     paged: bool = False,
     body: str | None = None,
+    members: Members[Any] | None = None,
+    stored: bool = False,
+    shapes: Sequence[str] = (),
 ) -> type[Operation]:
     """An operation of the document with these arguments; `body` is the media type of a body
-    that has a transaction, or one on each line.
+    that has a transaction, or one on each line, `members` what a JSON object as its body holds.
+
+    `paged`: the answer may have a next page. `stored`: it tells its height, as all do that come from
+    the query store. `shapes`: media types of text that it can have instead of JSON.
     """
     table: Mapping[str, Argument] = arguments.table if arguments else {}
 
@@ -104,17 +111,49 @@ def operation(
             if body:
                 schema = Reference(ref=f"#/components/schemas/{SignedTransaction.__name__}")
                 self.request_body = RequestBody({body: OpenAPIMediaType(schema=schema)}, required=True)
+            if members:
+                content = {"application/json": OpenAPIMediaType(schema=_object(members))}
+                self.request_body = RequestBody(content, required=True)
             success = (self.responses or {}).get("200")
-            if paged and isinstance(success, OpenAPIResponse):
-                success.headers = {
-                    "Link": OpenAPIHeader(
-                        schema=Schema(type=OpenAPIType.STRING),
-                        description='The next page, with rel="next" (RFC 8288); none on the last one',
-                        required=False,
-                    )
-                }
+            headers = {**(_LINK if paged else {}), **(_HEIGHT if stored else {})}
+            if headers and isinstance(success, OpenAPIResponse):
+                success.headers = dict(headers)
+            if shapes and isinstance(success, OpenAPIResponse):
+                text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+                success.content = {**(success.content or {}), **dict.fromkeys(shapes, text)}
 
     return Described
+
+
+_LINK = {
+    "Link": OpenAPIHeader(
+        schema=Schema(type=OpenAPIType.STRING),
+        description='The next page, with rel="next" (RFC 8288); none on the last one',
+        required=False,
+    )
+}
+_HEIGHT = {
+    "Bcdb-Height": OpenAPIHeader(
+        schema=Schema(type=OpenAPIType.INTEGER),
+        description="The height of the block up to which the answer is good",
+        required=True,
+    )
+}
+
+
+def _object(members: Members[Any]) -> Schema:
+    """The schema of a body; a member that is null counts as left out."""
+    properties = {
+        name: Schema(description=member.description, **cast(dict[str, Any], member.schema))
+        for name, member in members.table.items()
+    }
+    required = [name for name, member in members.table.items() if member.required]
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        properties=cast(dict[str, Any], properties),
+        required=required or None,
+        additional_properties=False,
+    )
 
 
 def _parameter(name: str, argument: Argument) -> Parameter:

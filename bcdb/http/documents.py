@@ -58,6 +58,46 @@ class FoundMetadata(Struct, frozen=True):
     id: HexId
 
 
+class FoundDocuments(Struct, frozen=True):
+    """Documents of a collection. None is of a block above `height`.
+
+    `next`: give it as `after` of the same question to go on, null on the last page.
+    """
+
+    height: int
+    documents: list[dict[str, Any]]
+    next: str | None
+
+
+class MadeDocuments(Struct, frozen=True):
+    """What an aggregation made of the documents of the blocks up to `height`."""
+
+    height: int
+    documents: list[dict[str, Any]]
+
+
+class Building(Struct, frozen=True):
+    """The store is at `height` and answers questions from `target` on."""
+
+    height: int
+    target: int
+
+
+class StoreStatus(Struct, frozen=True):
+    """The query store: its kind, its height and the ledger's, its documents by collection.
+
+    `text_search`: whether assets and metadata can be searched. `building` is null when it is complete.
+    """
+
+    kind: str
+    height: int
+    ledger_height: int
+    lag_blocks: int
+    building: Building | None
+    text_search: bool
+    counts: dict[str, int]
+
+
 class PublicKey(Struct, frozen=True):
     """An Ed25519 public key in base64."""
 

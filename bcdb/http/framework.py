@@ -19,9 +19,12 @@ from bcdb import __version__
 from bcdb.http.body import Disconnected
 from bcdb.http.describe import reply
 from bcdb.http.errors import answer_error, internal, method_not_allowed, no_such_address, refusal
+from bcdb.http.routes.assets import OneAsset
 from bcdb.http.routes.blocks import Blocks
+from bcdb.http.routes.keys import Keys
 from bcdb.http.routes.node import HANDLERS
 from bcdb.http.routes.outputs import Outputs
+from bcdb.http.routes.query import Query
 from bcdb.http.routes.search import Assets, Metadata
 from bcdb.http.routes.transactions import Transactions
 from bcdb.http.services import Services
@@ -41,7 +44,7 @@ _ABOUT = (
 def make_framework(services: Services | None) -> Litestar:
     """The application of all routes. Without `services` it is good for its OpenAPI document only."""
     return Litestar(
-        route_handlers=[Transactions, Outputs, Assets, Metadata, Blocks, *HANDLERS],
+        route_handlers=[Transactions, Outputs, Assets, OneAsset, Keys, Metadata, Query, Blocks, *HANDLERS],
         state=State({"services": services}),
         exception_handlers={
             HTTPException: _on_http_exception,

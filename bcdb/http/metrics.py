@@ -7,6 +7,7 @@ sent, so that nobody can make them grow.
 
 import asyncio
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -42,6 +43,13 @@ SECONDS = Histogram(
 )
 BATCH_ITEMS = Counter("bcdb_http_batch_items", "Transactions that came in batches")
 STREAM_READERS = Gauge("bcdb_stream_readers", "Open WebSocket streams", multiprocess_mode="livesum")
+QUESTIONS = Counter("bcdb_questions", "Questions to the query store", ("kind", "outcome"))
+QUESTION_SECONDS = Histogram(
+    "bcdb_question_seconds",
+    "From a question to its end, with the wait for the store to be new enough",
+    ("kind",),
+    buckets=BUCKETS_S,
+)
 
 
 class Observer:
@@ -112,11 +120,27 @@ async def exposition(services: "Services") -> Answer:
         CounterMetricFamily("bcdb_transactions_committed", "Committed since the start", info.committed),
         CounterMetricFamily("bcdb_transactions_rejected", "Rejected since the start", info.rejected),
     ]
-    projected = await services.search.height()
-    if projected is not None:
-        metrics.append(GaugeMetricFamily("bcdb_projected_height", "Height of the query copy", projected))
+    metrics += await _store_figures(services)
     text = await asyncio.to_thread(_render, metrics)
     return Answer(200, text, CONTENT_TYPE_LATEST.encode())
+
+
+async def _store_figures(services: "Services") -> list[Metric]:
+    """How the query store is. While it is away its height, and so the lag, is counted as last seen."""
+    seen = await services.questions.look()
+    up = GaugeMetricFamily("bcdb_store_up", "Whether the query store answers questions", int(seen.answers))
+    if seen.height is None:
+        return [up]
+    reader = await services.ledger.ready()
+    lag_blocks, lag_s = max(reader.head.height - seen.height, 0), 0.0
+    if lag_blocks:
+        lag_s = max(time.time() - reader.block_time(seen.height + 1) / 1e9, 0.0)
+    return [
+        up,
+        GaugeMetricFamily("bcdb_projected_height", "Height of the query copy", seen.height),
+        GaugeMetricFamily("bcdb_projection_lag_blocks", "Blocks the query copy lacks", lag_blocks),
+        GaugeMetricFamily("bcdb_projection_lag_seconds", "Age of the oldest block it lacks", lag_s),
+    ]
 
 
 def _render(metrics: list[Metric]) -> bytes:

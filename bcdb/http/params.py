@@ -20,7 +20,9 @@ BAD_BOOLEAN = 'Boolean value must be "true" or "false" (lowercase)'
 BAD_HASH = "Invalid hash"
 BAD_OPERATION = 'Operation must be "CREATE" or "TRANSFER"'
 BAD_MODE = 'Mode must be "async", "sync" or "commit"'
+BAD_FORMAT = 'Format must be "json", "dot" or "csv"'
 MODES = ("async", "sync", "commit")
+FORMATS = ("json", "dot", "csv")
 
 _HASH = re.compile(r"[a-fA-F0-9]{64}")
 _KEY = re.compile(r"[1-9A-HJ-NP-Za-km-z]{43,44}")
@@ -132,6 +134,12 @@ def read_mode(text: str) -> str:
     return text
 
 
+def read_format(text: str) -> str:
+    if text not in FORMATS:
+        raise ValueError(BAD_FORMAT)
+    return text
+
+
 def read_limit(text: str) -> int:
     value = int(text) if _WHOLE_NUMBER.fullmatch(text) else 0
     if not 1 <= value <= limits.PAGE_ITEMS_MAX:
@@ -163,6 +171,16 @@ LIMIT = Argument(
     },
 )
 AFTER = Argument(read_text, "Where to go on: the value from the `Link` header of the page before.")
+MIN_HEIGHT = Argument(
+    read_height,
+    "Answer once this block is in what is asked, or with 503 if that takes too long.",
+    {"type": "integer", "minimum": 0},
+)
+AT_HEIGHT = Argument(
+    read_height,
+    "The state as it was after this block; that of now if left out.",
+    {"type": "integer", "minimum": 0},
+)
 MODE = Argument(
     read_mode,
     "When to answer: `async` and `sync` once the transaction is durable, `commit` once it is committed.",

@@ -5,17 +5,20 @@ Handlers get these parts from here and from nowhere else; none of them may block
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bcdb.http.metrics import Observer
 from bcdb.http.policy import WritePolicy
+from bcdb.http.questions import Questions
 from bcdb.http.rate import RateLimit
-from bcdb.http.search import Search
 from bcdb.http.streams import Feed
+from bcdb.http.turns import Turns
 from bcdb.model import Verified, limits, verify
 from bcdb.node.link import NodeLink
 from bcdb.node.reading import LedgerReader
 from bcdb.node.settings import Settings
+from bcdb.node.stores import open_reader
 
 RATE_FILE = "rate"
 LARGE_BYTES = 64 * 1024
@@ -29,12 +32,13 @@ class Services:
     settings: Settings
     link: NodeLink
     ledger: LedgerReader
-    search: Search
+    questions: Questions
     policy: WritePolicy
     rate: RateLimit
     feed: Feed
     stream_ports: frozenset[int] = frozenset()
     observer: Observer = field(default_factory=Observer)
+    turns: Turns = field(default_factory=Turns)
     _large: asyncio.Lock = field(default_factory=asyncio.Lock)
     batches: int = field(default=0)
     """Batches that are being taken in at this moment."""
@@ -54,11 +58,13 @@ class Services:
         except BaseException:
             link.close()
             raise
+        questions = Questions(link, partial(open_reader, settings))
+        questions.prepare()
         return cls(
             settings=settings,
             link=link,
             ledger=ledger,
-            search=Search(settings.store_path, link),
+            questions=questions,
             policy=WritePolicy(settings.write_keys, ledger),
             rate=RateLimit(Path(settings.run_path) / RATE_FILE, settings.rate_limit),
             feed=Feed(link, ledger, limits.STREAM_BACKLOG_BLOCKS_MAX),
@@ -79,6 +85,6 @@ class Services:
     async def close(self) -> None:
         self.observer.move()
         self.rate.close()
-        await self.search.close()
+        await self.questions.close()
         self.ledger.close()
         self.link.close()

@@ -59,6 +59,10 @@ PAGE_ITEMS_DEFAULT = 1_000
 PAGE_ITEMS_MAX = 10_000
 PAGE_BYTES_MAX = 16 * 1024 * 1024
 """A page ends early when the transactions in it have passed this."""
+PAGE_ROWS_MAX = 100_000
+"""A page of the outputs of a key in the past ends early when so many were looked at."""
+READINGS_OPEN_MAX = 16
+"""Answers of one worker that take so long to gather that they are made in slices."""
 BATCH_BYTES_MAX = 64 * 1024 * 1024
 BATCH_ITEMS_MAX = 10_000
 BATCH_IN_FLIGHT_MAX = 2_000
@@ -67,6 +71,18 @@ BATCHES_PER_WORKER_MAX = 32
 COMMIT_WAIT_S_MAX = 10.0
 SEARCH_WAIT_S_MAX = 2.0
 SEARCH_TEXT_CHARS_MAX = 1_024
+QUESTION_BYTES_MAX = 64 * 1024
+"""Body of a question to the query store."""
+QUESTION_S_MAX = 10.0
+"""A query store that takes longer over one request is away; its own bounds end a question before."""
+QUESTIONS_AT_ONCE_MAX = 8
+"""Questions of one worker that the query store answers at a time."""
+QUESTIONS_OPEN_MAX = 256
+"""Those, and all that wait: for their turn or for the store to have a height."""
+QUESTION_QUEUE_S_MAX = 5.0
+"""Waiting for its turn."""
+STORE_LOOK_S_MAX = 0.25
+"""Health and metrics tell how the query store is only as far as they learn it in this time."""
 STREAM_BACKLOG_BLOCKS_MAX = 1_000
 """Blocks a WebSocket reader may fall behind before it is cut off; it resumes with `from_height`."""
 STREAMS_PER_WORKER_MAX = 1_000

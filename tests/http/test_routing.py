@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -27,13 +28,20 @@ ROUTES = (
     "/health/live",
     "/health/ready",
     "/metrics",
+    "/api/v1/query",
     "/openapi.json",
+)
+TAKES_POSTS = (
+    TRANSACTIONS,
+    TRANSACTIONS + "/batch",
+    "/api/v1/query/assets",
+    "/api/v1/query/assets/aggregate",
 )
 
 
 async def test_a_method_that_an_address_lacks(world: World) -> None:
-    for path in (*ROUTES, TRANSACTIONS + "/batch"):
-        takes_posts = path in (TRANSACTIONS, TRANSACTIONS + "/batch")
+    for path in {*ROUTES, *TAKES_POSTS}:
+        takes_posts = path in TAKES_POSTS
         for method in ("PUT", "DELETE", "PATCH", "PROPFIND", *(() if takes_posts else ("POST",))):
             for address in (path, path.rstrip("/") + "/"):
                 reply = await world.request(method, address)
@@ -212,8 +220,10 @@ class TestOpenApi:
                     if argument["in"] != "query":
                         continue
                     bad = f"{path}?{argument['name']}=%00"
-                    reply = await world.request(method.upper(), bad.replace("{transaction_id}", "x"))
-                    assert reply.status in (200, 400), bad
+                    bad = re.sub(r"\{\w+\}", "x", bad.replace("{collection}", "assets"))
+                    reply = await world.request(method.upper(), bad)
+                    # There is nothing with the id x.
+                    assert reply.status in ((200, 400, 404) if "/x" in bad else (200, 400)), bad
                     if argument["required"]:
                         reply = await world.request(method.upper(), path)
                         assert (reply.status, list(reply.json()["message"])) == (400, [argument["name"]])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bcdb.http import search
 from bcdb.http.params import MISSING
+from bcdb.http.questions import Questions
 from bcdb.model import limits
+from query.sqlite import SqliteStore
 from tests.http.world import World
 from tests.support.transactions import alice, create, transfer
 
@@ -95,10 +99,34 @@ async def test_a_search_waits_for_the_newest_block_but_not_for_ever(
     assert [item["data"]["text"] for item in reply.json()] == ["old"]
 
 
+async def test_min_height_is_checked_and_not_a_part_of_the_next_page(world: World) -> None:
+    await world.commit(*(create(asset={"word": "apple", "n": n}) for n in range(3)))
+    for kind in KINDS:
+        for value in ("x", "-1", ""):
+            reply = await world.get(f"/api/v1/{kind}", search="apple", min_height=value)
+            assert (reply.status, list(reply.json()["message"])) == (400, ["min_height"])
+    reply = await world.get("/api/v1/assets", search="apple", min_height=3, limit=2)
+    assert (len(reply.json()), reply.headers["bcdb-height"]) == (2, "3")
+    assert "min_height" not in reply.next
+    assert len((await world.get(reply.next)).json()) == 1
+
+
+async def test_text_search_can_be_switched_off(tmp_path: Path) -> None:
+    async with World(tmp_path / "node", text_search=False) as world:
+        await world.commit(create(asset={"word": "apple"}))
+        for kind in KINDS:
+            reply = await world.get(f"/api/v1/{kind}", search="apple")
+            assert (reply.status, reply.json()["status"]) == (400, 400)
+            assert "text_search" in reply.json()["message"]
+        assert len((await world.ask("assets", {})).json()["documents"]) == 1
+        assert (await world.get("/api/v1/query")).json()["text_search"] is False
+
+
 async def test_without_a_store_it_is_503(world: World) -> None:
     await world.stop_projecting()
-    world.services.search = search.Search(world.settings.home / "none.sqlite", world.services.link)
+    await world.services.questions.close()
+    away = world.settings.home / "none.sqlite"
+    world.services.questions = Questions(world.services.link, lambda: SqliteStore.open_reader(away))
     reply = await world.get("/api/v1/assets", search="a")
     assert (reply.status, reply.json()["status"]) == (503, 503)
     assert (await world.get("/health/ready")).json()["projected_height"] is None
-    await world.services.search.close()

@@ -30,12 +30,13 @@ from bcdb.node.reading import LedgerReader
 from bcdb.node.server import NodeServer
 from bcdb.node.service import NodeService
 from bcdb.node.settings import Settings
+from bcdb.node.stores import open_store
 from consensus.solo import SoloEngine
 from query.projector import Projector
-from query.sqlite import SqliteStore
 from tests.support.transactions import Signed
 
 TRANSACTIONS = "/api/v1/transactions"
+QUERY = "/api/v1/query"
 
 
 class Reply(NamedTuple):
@@ -95,14 +96,19 @@ class World:
         stack.callback(link.close)
         ledger = LedgerReader.open(self.settings.ledger_path, self.settings.scratch_path("projector"), link)
         stack.callback(ledger.close)
-        store = SqliteStore.open(self.settings.store_path)
-        stack.push_async_callback(store.close)
-        self.projecting = asyncio.create_task(Projector(LedgerSource(ledger, link), store).run())
+        self.source = LedgerSource(ledger, link)
+        self.store = await open_store(self.settings)
+        stack.push_async_callback(self.store.close)
+        self.projecting = asyncio.create_task(Projector(self.source, self.store).run())
         stack.push_async_callback(self.stop_projecting)
 
     async def stop_projecting(self) -> None:
         self.projecting.cancel()
         await asyncio.wait([self.projecting])
+
+    def project_again(self) -> None:
+        """Go on with what `stop_projecting` has stopped."""
+        self.projecting = asyncio.create_task(Projector(self.source, self.store).run())
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -167,6 +173,12 @@ class World:
     async def post(self, transaction: Signed | bytes, mode: str = "") -> Reply:
         raw = transaction if isinstance(transaction, bytes) else transaction.raw
         return await self.request("POST", TRANSACTIONS + (f"?mode={mode}" if mode else ""), raw)
+
+    async def ask(self, path: str, question: Any, **arguments: object) -> Reply:
+        """A question to the query store below its address, e.g. `assets`."""
+        address = f"{QUERY}/{path}" + ("?" + urlencode(arguments) if arguments else "")
+        raw = question if isinstance(question, bytes) else msgspec.json.encode(question)
+        return await self.request("POST", address, raw)
 
     async def commit(self, *transactions: Signed) -> None:
         """Post and commit them one after another."""

@@ -65,7 +65,8 @@ async def ready(request: ApiRequest) -> Response[Ready]:
         raise Unavailable("The node process is gone")
     info = await services.link.info()
     head = (await services.ledger.ready()).head
-    projected = await services.search.height()
+    store = await services.questions.look()
+    projected = store.height if store.answers else None
     body = Ready("ready", __version__, info.chain_id, head.height, info.pending_count, projected)
     return reply(Answer(200, to_json(body)))
 

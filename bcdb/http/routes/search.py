@@ -3,19 +3,26 @@
 from litestar import Controller, Response, get
 from msgspec import Struct
 
-from bcdb.http.answer import Answer, Header, json_array
+from bcdb.http.answer import Answer, Header, height_header, json_array
 from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
 from bcdb.http.documents import FoundAsset, FoundMetadata
 from bcdb.http.errors import RequestError
-from bcdb.http.params import AFTER, Argument, Arguments, link_next, read_search_limit, read_text
-from bcdb.http.search import Kind
+from bcdb.http.params import (
+    AFTER,
+    MIN_HEIGHT,
+    Argument,
+    Arguments,
+    link_next,
+    read_search_limit,
+    read_text,
+)
+from bcdb.http.reach import reach
+from bcdb.http.search import Kind, search
 from bcdb.http.services import Services
 from bcdb.model import limits
 
 API = "/api/v1/"
 EMPTY = "text_search cannot be empty"
-HEIGHT_HEADER = b"bcdb-height"
-"""The height that an answer of the query copy is good for."""
 
 
 class Query(Struct, frozen=True):
@@ -24,6 +31,7 @@ class Query(Struct, frozen=True):
     search: str
     limit: int = limits.PAGE_ITEMS_MAX
     after: str | None = None
+    min_height: int | None = None
 
 
 QUERY = Arguments(
@@ -40,6 +48,7 @@ QUERY = Arguments(
         {"type": "integer", "default": 0},
     ),
     after=AFTER,
+    min_height=MIN_HEIGHT,
 )
 
 
@@ -52,11 +61,11 @@ class Assets(Controller):
         tags=["Search"],
         summary="Search assets",
         description="Best match first. Waits a moment for the newest block to be searchable.",
-        operation_class=operation(QUERY, paged=True),
+        operation_class=operation(QUERY, paged=True, stored=True),
         responses=problems(),
     )
     async def search(self, request: ApiRequest) -> Response[list[FoundAsset]]:
-        return reply(await search(services_of(request), "assets", QUERY.parse(query_of(request))))
+        return reply(await found(services_of(request), "assets", QUERY.parse(query_of(request))))
 
 
 class Metadata(Controller):
@@ -68,14 +77,14 @@ class Metadata(Controller):
         tags=["Search"],
         summary="Search metadata",
         description="Best match first. Waits a moment for the newest block to be searchable.",
-        operation_class=operation(QUERY, paged=True),
+        operation_class=operation(QUERY, paged=True, stored=True),
         responses=problems(),
     )
     async def search(self, request: ApiRequest) -> Response[list[FoundMetadata]]:
-        return reply(await search(services_of(request), "metadata", QUERY.parse(query_of(request))))
+        return reply(await found(services_of(request), "metadata", QUERY.parse(query_of(request))))
 
 
-async def search(services: Services, kind: Kind, asked: Query) -> Answer:
+async def found(services: Services, kind: Kind, asked: Query) -> Answer:
     """A page of matches."""
     if not asked.search:
         raise RequestError(400, EMPTY)
@@ -84,9 +93,10 @@ async def search(services: Services, kind: Kind, asked: Query) -> Answer:
             400,
             f"A search has at most {limits.SEARCH_TEXT_CHARS_MAX} characters, this one {len(asked.search)}",
         )
-    found = await services.search.find(kind, asked.search, asked.limit, asked.after)
-    headers: list[Header] = [(HEIGHT_HEADER, b"%d" % found.height)]
-    if found.next is not None:
-        arguments = {"search": asked.search, "limit": str(asked.limit), "after": found.next}
+    await reach(services, asked.min_height)
+    page = await search(services.questions, kind, asked.search, asked.limit, asked.after, asked.min_height)
+    headers: list[Header] = [height_header(page.height)]
+    if page.next is not None:
+        arguments = {"search": asked.search, "limit": str(asked.limit), "after": page.next}
         headers.append(link_next(API + kind, arguments))
-    return Answer(200, json_array(found.documents), headers=tuple(headers))
+    return Answer(200, json_array(page.documents), headers=tuple(headers))

@@ -62,5 +62,5 @@ clean:
 
 .venv/.dev-stamp: .venv/.python-stamp pyproject.toml $(CONSTRAINTS)
 	@echo "installing bcdb and what its tests need into .venv (once)"
-	@$(PIP_INSTALL) --editable '.[dev]'
+	@$(PIP_INSTALL) --editable '.[dev,mongo]'
 	@touch $@ .venv/.run-stamp

@@ -21,9 +21,11 @@ app = typer.Typer(
 keys = typer.Typer(help="Make keys.", no_args_is_help=True)
 tx = typer.Typer(help="Send and read transactions.", no_args_is_help=True)
 config = typer.Typer(help="Look at the settings of a node.", no_args_is_help=True)
+query = typer.Typer(help="Look after the copy of the ledger that searches ask.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(tx, name="tx")
 app.add_typer(config, name="config")
+app.add_typer(query, name="query")
 
 KeyFile = Annotated[
     Path, typer.Option("--key", help="The key file to sign with, as `bcdb keys new` makes it.")
@@ -70,14 +72,27 @@ def init(
     port: o.Port = None,
     stream_port: o.StreamPort = None,
     workers: o.Workers = None,
+    mongo: o.Mongo = None,
+    mongo_uri: o.MongoUri = None,
+    mongo_database: o.MongoDatabase = None,
+    text_search: o.TextSearch = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Make a node's folder: config.toml with a chain id, and the node's key. What exists is kept."""
     from bcdb.cli.home import make_home
+    from bcdb.cli.start import store_of
 
     flags = {
-        "chain_id": chain_id, "host": host, "port": port, "stream_port": stream_port, "workers": workers,
-    }  # fmt: skip
+        "chain_id": chain_id,
+        "host": host,
+        "port": port,
+        "stream_port": stream_port,
+        "workers": workers,
+        "mongo": mongo,
+        "mongo_uri": mongo_uri,
+        "mongo_database": mongo_database,
+        "text_search": text_search,
+    }
     settings, made = make_home(home, flags, kept=flags)
     if as_json:
         print_json(
@@ -86,6 +101,7 @@ def init(
         return
     for path in made:
         say(f"Made {path}")
+    say(f"Searches will be answered by {store_of(settings)}")
     say(f"The home {settings.home} of chain {settings.chain_id} is ready: bcdb start --home {settings.home}")
 
 
@@ -104,6 +120,10 @@ def start(
     log_level: o.LogLevel = None,
     log_format: o.LogFormat = None,
     chain_id: o.ChainId = None,
+    mongo: o.Mongo = None,
+    mongo_uri: o.MongoUri = None,
+    mongo_database: o.MongoDatabase = None,
+    text_search: o.TextSearch = None,
 ) -> None:
     """Run a node in the foreground, making what is missing in its folder; Ctrl-C or SIGTERM stops it."""
     from bcdb.cli.start import run_node
@@ -122,6 +142,10 @@ def start(
             "log_level": log_level,
             "log_format": log_format,
             "chain_id": chain_id,
+            "mongo": mongo,
+            "mongo_uri": mongo_uri,
+            "mongo_database": mongo_database,
+            "text_search": text_search,
         },
     )
 
@@ -224,11 +248,49 @@ def tx_get(
 
 @app.command()
 @readable_errors
-def fsck(home: o.Home = None, as_json: o.AsJson = False) -> None:
+def fsck(
+    home: o.Home = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Compare the copy for searches with the ledger, document by document."),
+    ] = False,
+    mongo: o.Mongo = None,
+    mongo_uri: o.MongoUri = None,
+    mongo_database: o.MongoDatabase = None,
+    as_json: o.AsJson = False,
+) -> None:
     """Read a stopped node's whole ledger again and check it; exit code 1 for faults, 2 if it can't be."""
-    from bcdb.cli.checking import check_home
+    from bcdb.cli.checking import check_home, check_store
 
-    check_home(home, as_json=as_json)
+    if store:
+        flags = {"mongo": mongo, "mongo_uri": mongo_uri, "mongo_database": mongo_database}
+        check_store(home, flags, as_json=as_json)
+    else:
+        check_home(home, as_json=as_json)
+
+
+@query.command("status")
+@readable_errors
+def query_status(node: o.Nodes = None, home: o.Home = None, as_json: o.AsJson = False) -> None:
+    """Print how far the copy for searches is behind the ledger, and what is in it."""
+    from bcdb.cli.querying import show_status
+
+    show_status(node, home, as_json=as_json)
+
+
+@query.command("rebuild")
+@readable_errors
+def query_rebuild(
+    home: o.Home = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Show how it goes on until it is done.")
+    ] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Drop the copy for searches and make it anew from the ledger; the node need not stop for that."""
+    from bcdb.cli.querying import rebuild
+
+    rebuild(home, wait=wait, sure=yes)
 
 
 @config.command("show")
@@ -244,5 +306,7 @@ def config_show(home: o.Home = None, as_json: o.AsJson = False) -> None:
     width = max(map(len, values))
     for name, value in values.items():
         text = ", ".join(value) if isinstance(value, list | tuple) else "" if value is None else str(value)
+        if isinstance(value, bool):
+            text = text.lower()
         say(f"{name:{width}}  {text or '(none)'}  [{sources[name]}]")
     sys.stdout.flush()

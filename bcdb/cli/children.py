@@ -1,7 +1,8 @@
 """Child processes of a node: started, watched, started again with a growing pause, ended by their process id.
 
 A child holds the read end of a pipe whose write end only the supervisor has: when the supervisor is gone,
-however it went, the child reads the end of the pipe and ends itself. Nothing here kills by name.
+however it went, the child reads the end of the pipe and ends itself. Nothing here kills by name. (A mongod
+knows nothing of pipes: see `tied`.)
 """
 
 import asyncio
@@ -44,6 +45,8 @@ class Child:
         self._descriptors = tuple(descriptors)
         self._environment = dict(environment)
         self._started_s = 0.0
+        self.started: Callable[[], None] = lambda: None
+        """Called after each start."""
 
     async def start(self) -> asyncio.subprocess.Process:
         # A Ctrl-C goes to all processes of the terminal; it is this one that decides when the others end. A
@@ -60,6 +63,7 @@ class Child:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._started_s = time.monotonic()
         logger.debug("started", child=self.name, pid=self.process.pid)
+        self.started()
         return self.process
 
     async def keep(self, ended: Callable[[int], None]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,6 +87,12 @@ def locked(settings: Settings) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def clear_run(settings: Settings) -> None:
+    """Remove what only mattered while processes of the home ran; for the one who holds its lock."""
+    for folder in (settings.socket_path.parent, settings.run_path):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _holder(handle: int) -> int | None:

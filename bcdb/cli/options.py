@@ -12,6 +12,11 @@ def _setting(name: str, *more: str, metavar: str | None = None) -> Any:
     return typer.Option(f"--{name.replace('_', '-')}", *more, help=MEANING[name][0], metavar=metavar)
 
 
+def _switch(name: str) -> Any:
+    flag = name.replace("_", "-")
+    return typer.Option(f"--{flag}/--no-{flag}", help=MEANING[name][0])
+
+
 Home = Annotated[
     Path | None,
     typer.Option("--home", help=f"The node's folder; BCDB_HOME or {DEFAULT_HOME} if not given."),
@@ -37,3 +42,7 @@ RateLimit = Annotated[int | None, _setting("rate_limit")]
 LogLevel = Annotated[str | None, _setting("log_level")]
 LogFormat = Annotated[str | None, _setting("log_format")]
 ChainId = Annotated[str | None, _setting("chain_id")]
+Mongo = Annotated[bool | None, _switch("mongo")]
+MongoUri = Annotated[str | None, _setting("mongo_uri", metavar="URI")]
+MongoDatabase = Annotated[str | None, _setting("mongo_database", metavar="NAME")]
+TextSearch = Annotated[bool | None, _switch("text_search")]

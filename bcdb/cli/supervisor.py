@@ -1,7 +1,7 @@
-"""Runs a node: binds its ports, starts node process, projector and API workers, and watches over them.
+"""Runs a node: binds its ports, starts node process, projector, API workers and mongod, and watches them.
 
-The supervisor never touches the ledger. When the node process ends, everything ends; a worker or projector
-that ends is started again. It leaves no process behind, also when it is killed itself (see `children`).
+The supervisor never touches the ledger. When the node process ends, everything ends; any other that ends is
+started again. It leaves no process behind, also when it is killed itself (see `children`, `tied`).
 """
 
 import asyncio
@@ -14,14 +14,20 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from bcdb.cli.children import Child, child_environment, fate
+from bcdb.cli.home import clear_run
 from bcdb.cli.sockets import bind, port_of
+from bcdb.model import limits
 from bcdb.model.errors import BcdbError, SettingsError
 from bcdb.node.settings import Settings, write_private
+
+if TYPE_CHECKING:
+    from bcdb.cli.mongod import Mongod
 
 START_POLL_S = 0.02
 READY_POLL_S = 0.05
@@ -29,6 +35,9 @@ FAILURES_BEFORE_READY_MAX = 4
 WORKERS_STOP_S = 6.0
 NODE_STOP_S = 3.0
 """Together under `limits.STOP_S_MAX`, with room for what a loaded machine needs to start and reap."""
+REAP_S = 1.0
+MONGOD_READY_S = 20.0
+"""So long after everything else a mongod may take before the node says that it is ready without it."""
 OPEN_FILES = 65_536
 
 logger = structlog.get_logger()
@@ -43,6 +52,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, lock: int) -> None:
         _check_tls(settings)
+        self.mongod = _own_mongod(settings, lock)
         http = bind(settings.host, settings.port, settings.workers)
         try:
             streams = bind(settings.host, settings.stream_port, settings.workers)
@@ -78,6 +88,11 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
+    @property
+    def _children(self) -> list[Child]:
+        """All but the node process: those that are started again."""
+        return [self.projector, *self.workers, *([self.mongod.child] if self.mongod else [])]
+
     async def run(self, ready: Callable[[Settings], None]) -> None:
         """Run until SIGTERM or SIGINT; call `ready` once the node answers.
 
@@ -110,12 +125,12 @@ class Supervisor:
         ended = asyncio.create_task(process.wait())
         tasks: list[asyncio.Task[None]] = []
         try:
+            if self.mongod is not None:
+                tasks += [self._keep(self.mongod.child), asyncio.create_task(self.mongod.look_after())]
             await self._until_listening(ended)
             told = asyncio.create_task(self._tell_ready(ready))
-            tasks = [
-                asyncio.create_task(child.keep(self._on_end)) for child in (self.projector, *self.workers)
-            ]
-            waiting = {ended, told, *tasks}
+            tasks += [told, *map(self._keep, (self.projector, *self.workers))]
+            waiting = {ended, *tasks}
             while not ended.done():
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -126,10 +141,14 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(ended, *tasks, return_exceptions=True)
 
+    def _keep(self, child: Child) -> asyncio.Task[None]:
+        return asyncio.create_task(child.keep(self._on_end))
+
     def _prepare(self) -> None:
         run = self.settings.run_path
         shutil.rmtree(run, ignore_errors=True)
         self.settings.socket_path.unlink(missing_ok=True)
+        self.settings.mongo_socket_path.unlink(missing_ok=True)
         self.settings.make_folders()
         self.settings.dump(self._settings_path)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -155,8 +174,26 @@ class Supervisor:
                         "its reason is above."
                     )
             await asyncio.sleep(READY_POLL_S)
+        if self.mongod is not None and (trouble := await self._trouble_with(self.mongod)):
+            logger.error("the node goes on without searches", reason=trouble)
+        for child in self._children:
+            child.started = self._write_processes
         self._write_processes()
         ready(self.settings)
+
+    async def _trouble_with(self, mongod: "Mongod") -> str:
+        """Wait for a mongod that starts; why it can't be waited for, "" if it is there.
+
+        The node is of use without it: whatever is wrong with it must not keep writes away.
+        """
+        deadline_s = asyncio.get_running_loop().time() + MONGOD_READY_S
+        while not mongod.up.is_set():
+            if mongod.child.failures > FAILURES_BEFORE_READY_MAX:
+                return f"mongod ended {mongod.child.failures} times. {mongod.last_words()}"
+            if asyncio.get_running_loop().time() >= deadline_s:
+                return f"mongod is not ready yet; it may be recovering. {mongod.last_words()}"
+            await asyncio.sleep(READY_POLL_S)
+        return ""
 
     async def _is_ready(self) -> bool:
         host, port = self._sockets[0].getsockname()[:2]
@@ -188,10 +225,11 @@ class Supervisor:
             mark_process_dead(pid, str(self.settings.metrics_path))  # type: ignore[no-untyped-call]
 
     def _write_processes(self) -> None:
-        children = (self.node, self.projector, *self.workers)
+        children = (self.node, *self._children)
         pids = {child.name: child.process.pid for child in children if child.process is not None}
         content = json.dumps({"supervisor": os.getpid(), **pids}).encode()
-        write_private(self.settings.run_path / "processes.json", content)
+        with contextlib.suppress(OSError):
+            write_private(self.settings.run_path / "processes.json", content)
 
     def _last_words(self, code: int) -> str:
         return (
@@ -205,21 +243,31 @@ class Supervisor:
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            for child in (*self.workers, self.projector, self.node):
+            for child in (*self._children, self.node):
                 child.signal(signal.SIGKILL)
             await stopping
         hurry.cancel()
         _close(self._sockets)
         os.close(self._lifeline)
         os.close(self._lifeline_end)
-        shutil.rmtree(self.settings.run_path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.settings.socket_path.unlink(missing_ok=True)
-            self.settings.socket_path.parent.rmdir()
+        clear_run(self.settings)
 
     async def _stop_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + limits.STOP_S_MAX - REAP_S
         await asyncio.gather(*(child.stop(WORKERS_STOP_S) for child in (*self.workers, self.projector)))
-        await self.node.stop(NODE_STOP_S)
+        # Nobody needs the mongod any more; it has until the end to put all it holds into its files.
+        last = [] if self.mongod is None else [self.mongod.child.stop(end_s - loop.time())]
+        await asyncio.gather(self.node.stop(NODE_STOP_S), *last)
+
+
+def _own_mongod(settings: Settings, lock: int) -> "Mongod | None":
+    if not settings.mongo:
+        return None
+    # Only now: who has no MongoDB does not carry its driver.
+    from bcdb.cli.mongod import Mongod
+
+    return Mongod(settings, lock)
 
 
 def _close(listeners: list[socket.socket]) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 import bcdb
 from bcdb.cli.home import locked
-from bcdb.ledger import fsck
+from bcdb.ledger import Ledger, fsck
 from bcdb.node.keyfile import read_key_file, write_key_file
 from bcdb.node.settings import read_config, read_settings
+from query.errors import StoreUnavailable
 from tests.cli.running import fail, json_of, run, succeed
 from tests.support.server import free_ports
 from tests.support.transactions import alice, bob
@@ -38,6 +39,8 @@ def test_version_and_help() -> None:
         ["keys", "new"],
         ["tx", "create"],
         ["config", "show"],
+        ["query", "status"],
+        ["query", "rebuild"],
     ):
         assert "Usage: " in succeed(*command, "--help")
 
@@ -93,10 +96,68 @@ def test_keys_new(tmp_path: Path) -> None:
 def test_config_show(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("port = 1234\n")
     lines = succeed("config", "show", "--home", tmp_path, environment={"BCDB_WORKERS": "5"}).splitlines()
-    assert f"port         1234  [{tmp_path / 'config.toml'}]" in lines
-    assert "workers      5  [BCDB_WORKERS]" in lines
-    assert "host         127.0.0.1  [default]" in lines
+    assert f"port            1234  [{tmp_path / 'config.toml'}]" in lines
+    assert "workers         5  [BCDB_WORKERS]" in lines
+    assert "host            127.0.0.1  [default]" in lines
+    assert "text_search     true  [default]" in lines
     assert json_of("config", "show", "--home", tmp_path)["port"] == 1234
+
+
+def test_config_show_has_no_password(tmp_path: Path) -> None:
+    environment = {"BCDB_MONGO_URI": "mongodb://me:hush@host"}
+    for arguments in ((), ("--json",)):
+        said = succeed("config", "show", "--home", tmp_path, *arguments, environment=environment)
+        assert "mongodb://me:***@host" in said
+        assert "hush" not in said
+    assert "hush" not in fail("start", "--home", tmp_path, "--mongo-uri", "me:hush@host")
+
+
+def test_init_keeps_the_choice_of_a_store(tmp_path: Path) -> None:
+    said = succeed("init", "--home", tmp_path, "--mongo", "--no-text-search")
+    assert f"Searches will be answered by a MongoDB of its own, in {tmp_path / 'mongo'}" in said
+    kept = read_config(tmp_path / "config.toml")
+    assert (kept["mongo"], kept["text_search"]) == (True, False)
+    assert "exclude each other" in fail("start", "--home", tmp_path, "--mongo-uri", "mongodb://host")
+
+
+def test_start_without_a_mongod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise StoreUnavailable("There is no `mongod` on this machine: get one")
+
+    succeed("init", "--home", tmp_path)
+    monkeypatch.setattr("bcdb.cli.mongod.find_mongod", nowhere)
+    assert "get one." in fail("start", "--home", tmp_path, "--mongo", "--port", "0")
+
+
+@pytest.mark.parametrize(
+    "uri", ["mongodb://", "mongodb://me:hush/@host", "mongodb://me:hush@host:99999", "mongodb://h/?tls=hush"]
+)
+def test_start_with_an_address_of_mongodb_that_is_none(tmp_path: Path, uri: str) -> None:
+    succeed("init", "--home", tmp_path)
+    text = fail("start", "--home", tmp_path, "--port", "0", "--mongo-uri", uri)
+    assert "mongo_uri can't be used" in text
+    assert "hush" not in text
+
+
+def test_a_rebuild_is_asked_for_where_a_ledger_is(tmp_path: Path, nowhere: str) -> None:
+    assert "no ledger" in fail("query", "rebuild", "--home", tmp_path)
+    succeed("init", "--home", tmp_path, "--port", nowhere.rpartition(":")[2])
+    (tmp_path / "ledger").mkdir()
+    done = run("query", "rebuild", "--home", tmp_path)
+    assert done.exit_code == 0
+    assert "when it starts" in done.stderr
+    assert read_settings(tmp_path, environ={}).rebuild_request_path.is_file()
+    assert nowhere in fail("query", "status", "--node", nowhere)
+
+
+def test_fsck_of_a_store_that_cannot_be_checked(tmp_path: Path) -> None:
+    assert "no ledger" in fail("fsck", "--store", "--home", tmp_path, code=2)
+    Ledger.open(tmp_path / "ledger", chain_id="test").close()
+    assert "no query store" in fail("fsck", "--store", "--home", tmp_path, code=2)
+    (tmp_path / "mongo").mkdir()
+    assert "--mongo" in fail("fsck", "--store", "--home", tmp_path, "--json", code=2)
+    away = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"
+    fail("fsck", "--store", "--home", tmp_path, "--mongo-uri", away, code=2)
 
 
 def test_unknown_settings_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bcdb.cli.start import exposure, tell_ready, this_command
+from bcdb.cli.start import exposure, store_of, tell_ready, this_command
 from bcdb.node.settings import Settings
 from tests.support.transactions import alice
 
@@ -51,3 +51,10 @@ def test_this_command_can_be_called_again(monkeypatch: pytest.MonkeyPatch) -> No
     assert this_command() == f"{sys.executable} -m bcdb"
     monkeypatch.setattr(sys, "argv", ["my folder/bcdb", "start"])
     assert this_command() == "'my folder/bcdb'"
+
+
+def test_the_store_is_named_without_its_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert store_of(Settings(home=tmp_path)) == f"SQLite, in {tmp_path / 'query.sqlite'}"
+    assert store_of(Settings(home=tmp_path, mongo=True)) == f"a MongoDB of its own, in {tmp_path / 'mongo'}"
+    tell_ready(Settings(home=tmp_path, mongo_uri="mongodb://me:hush@host", mongo_database="mine"))
+    assert "  searches mongodb://me:***@host, database mine\n" in capsys.readouterr().out

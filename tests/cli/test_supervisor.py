@@ -1,6 +1,7 @@
 """The supervisor with processes that only pretend: endings, restarts, stops."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -32,6 +33,21 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def pretending(settings: Settings) -> Iterator[Supervisor]:
     """A supervisor whose children are all `fake_process`."""
+    lock = os.open(settings.lock_path, os.O_RDWR | os.O_CREAT)
+    made = Supervisor(settings, lock)
+    for child in (made.node, made.projector, *made.workers):
+        _pretend(child)
+    _pretend(made.node, "--node")
+    yield made
+    os.close(lock)
+
+
+@pytest.fixture
+def with_mongod(tmp_path: Path) -> Iterator[Supervisor]:
+    """A supervisor with a mongod of its own, for real; all others only pretend."""
+    flags = {"port": 0, "stream_port": 0, "workers": 1, "mongo": True}
+    settings = read_settings(tmp_path, flags, {})
+    settings.make_folders()
     lock = os.open(settings.lock_path, os.O_RDWR | os.O_CREAT)
     made = Supervisor(settings, lock)
     for child in (made.node, made.projector, *made.workers):
@@ -136,6 +152,54 @@ async def test_a_second_signal_kills_at_once(pretending: Supervisor) -> None:
     await pretending.run(ready)
     assert pretending.node.process is not None
     assert pretending.node.process.returncode == -signal.SIGKILL
+
+
+def _told(supervisor: Supervisor) -> dict[str, int]:
+    found: dict[str, int] = json.loads((supervisor.settings.run_path / "processes.json").read_bytes())
+    return found
+
+
+async def test_a_mongod_comes_first_and_goes_last_and_is_started_again(
+    with_mongod: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bcdb.cli.mongod.LOOK_S", 0.1)
+    mongod = with_mongod.mongod
+    assert mongod is not None
+    ready = asyncio.Event()
+    running = asyncio.create_task(with_mongod.run(lambda _settings: ready.set()))
+    await asyncio.wait({running, asyncio.create_task(ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    assert mongod.up.is_set()
+    first = _told(with_mongod)
+    assert set(first) == {"supervisor", "node", "projector", "worker-0", "mongod"}
+    mongod.child.signal(signal.SIGKILL)
+    while _told(with_mongod).get("mongod", first["mongod"]) == first["mongod"]:
+        await asyncio.sleep(0.01)
+        assert not running.done()
+    second = _told(with_mongod)["mongod"]
+    assert {**_told(with_mongod), "mongod": 0} == {**first, "mongod": 0}
+    while mongod._settled != second:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    assert not _lives(second)
+    log = (with_mongod.settings.mongo_path / "mongod.log").read_text().splitlines()
+    assert '"exitCode":0' in log[-1], "it was stopped cleanly"
+
+
+async def test_a_mongod_that_never_comes_up_keeps_nobody_away(
+    with_mongod: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mongod = with_mongod.mongod
+    assert mongod is not None
+    _pretend(mongod.child, "--fail")
+    said = []
+    with monkeypatch.context() as patched:
+        patched.setattr(supervisor.logger, "error", lambda event, **more: said.append((event, more)))
+        await with_mongod.run(lambda _settings: os.kill(os.getpid(), signal.SIGTERM))
+    (event, more), *_ = said
+    assert event == "the node goes on without searches"
+    assert more["reason"].startswith("mongod ended 5 times. ")
+    assert more["reason"].endswith(f"See {with_mongod.settings.mongo_path / 'mongod.log'}.")
 
 
 def test_fate() -> None:

@@ -1,6 +1,5 @@
 """`bcdb start` for real: what it prints works, its commands work against it, and endings are clean."""
 
-import json
 import os
 import re
 import shlex
@@ -37,16 +36,6 @@ def key(server: Server) -> Path:
     path = server.home.parent / "alice.json"
     write_key_file(path, alice)
     return path
-
-
-def processes(home: Path) -> dict[str, int]:
-    """Process ids by name, as the supervisor wrote them when the node was ready."""
-    file = home / "run" / "processes.json"
-    deadline = time.monotonic() + PATIENCE_S
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    found: dict[str, int] = json.loads(file.read_bytes())
-    return found
 
 
 def printed(server: Server, part: str) -> str:
@@ -137,7 +126,7 @@ def test_status(server: Server) -> None:
 
 
 def test_the_home_of_a_running_node_is_left_alone(server: Server) -> None:
-    pid = processes(server.home)["supervisor"]
+    pid = server.processes()["supervisor"]
     for code, *command in ((1, "start", "--port", "0", "--stream-port", "0"), (2, "fsck")):
         assert f"process {pid}" in fail(*map(str, command), "--home", server.home, code=code)
     assert server.get("/health/ready")["status"] == "ready"
@@ -186,7 +175,7 @@ async def test_the_async_client_against_a_node(server: Server) -> None:
 
 
 def test_a_killed_worker_is_started_again(server: Server) -> None:
-    before = processes(server.home)
+    before = server.processes()
     for name in ("worker-0", "worker-1", "projector"):
         os.kill(before[name], signal.SIGKILL)
     with Client(server.url, timeout_s=PATIENCE_S) as client:
@@ -199,7 +188,7 @@ def test_the_end_of_the_node_process_ends_the_command(tmp_path: Path) -> None:
     with Server(tmp_path / "node", workers=1) as server:
         first = create(asset={"kept": "over the end of the node process"})
         assert server.post(first.raw)[0] == 202
-        os.kill(processes(server.home)["node"], signal.SIGKILL)
+        os.kill(server.processes()["node"], signal.SIGKILL)
         code = server.wait_end()
         assert code == 1
         assert "The node process ended (SIGKILL)" in server.tail()

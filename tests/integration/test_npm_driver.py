@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from tests.support.nodejs import ROOT, environment, node_path
 from tests.support.server import Server
@@ -26,6 +27,13 @@ def run(server: Server, *streams: str) -> str:
 
 def test_the_unmodified_driver_works(server: Server) -> None:
     said = run(server)
+    assert "all steps as they should be" in said
+
+
+def test_the_unmodified_driver_works_with_mongodb(tmp_path: Path) -> None:
+    with Server(tmp_path / "node", flags=["--mongo"]) as server:
+        assert server.get("/api/v1/query")["kind"] == "mongodb"
+        said = run(server)
     assert "all steps as they should be" in said
 
 

@@ -10,10 +10,11 @@ from tests.support.server import Server
 GONE_S_MAX = 15.0
 
 
-def test_nothing_outlives_the_command(server: Server) -> None:
-    children = server.kill_command_only()
-    assert len(children) >= 4, "a node process, a projector and two workers"
-    assert server.wait_gone(GONE_S_MAX) == []
+def test_nothing_outlives_the_command(tmp_path: Path) -> None:
+    with Server(tmp_path / "node", flags=["--mongo"]) as server:
+        children = server.kill_command_only()
+        assert len(children) >= 5, "a node process, a mongod, a projector and two workers"
+        assert server.wait_gone(GONE_S_MAX) == []
 
 
 def test_sigterm_stops_everything_cleanly(tmp_path: Path) -> None:

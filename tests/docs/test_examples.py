@@ -15,14 +15,28 @@ from tests.support.server import Server, free_ports
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_EXAMPLES = [page for page in PAGES if examples_of(page.read_text())]
-WRITTEN_FOR_THIS = {"api.md", "client.md", "operating.md"}
+WRITTEN_FOR_THIS = {"api.md", "client.md", "operating.md", "query.md"}
 """Pages whose every fence must be one of the known kinds, so that none is left out by a slip."""
 
 
+WITH_MONGODB = {"query.md"}
+"""Pages whose node has been started with `--mongo`; it is theirs alone, as they count what is in it."""
+
+
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def plain_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("docs") / "node", workers=1) as running:
         yield running
+
+
+@pytest.fixture
+def node(page: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    if page.name not in WITH_MONGODB:
+        yield request.getfixturevalue("plain_node")
+        return
+    with Server(tmp_path / "node", workers=1, flags=("--mongo",)) as running:
+        yield running
+        assert running.stop() == 0
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)

@@ -31,7 +31,7 @@ FIELDS = {
 }
 """The collections, and the fields of their documents in the order in which they are answered.
 
-Ids, hashes and keys are texts as in the HTTP interface. `amount` is a number here, so that it can be compared.
+Ids, hashes and keys are texts as in the HTTP interface. `amount` is a number here, so that it compares.
 `spent_height` and `spent_by` are null while an output is unspent. `transactions` of a block is their number.
 """
 
@@ -136,12 +136,12 @@ def transaction_documents(block: Block) -> Iterator[tuple[Place, Document]]:
                 "time": block.time,
                 "inputs": [
                     {
-                        "owners_before": list(each.owners_before),
                         "fulfills": each.fulfills
                         and {
-                            "transaction_id": each.fulfills.transaction_id.hex(),
                             "output_index": each.fulfills.output_index,
+                            "transaction_id": each.fulfills.transaction_id.hex(),
                         },
+                        "owners_before": list(each.owners_before),
                     }
                     for each in found.inputs
                 ],

@@ -10,7 +10,7 @@ class QueryError(Exception):
 
 
 class InvalidSearch(QueryError):
-    """The question itself can't be answered: it is too long, wants too much, or more than this store offers."""
+    """The question can't be answered: it is too long, wants too much, or more than this store offers."""
 
 
 class InvalidCursor(QueryError):

@@ -1,8 +1,8 @@
 """The filter language: MongoDB's, as far as operators stand on a list of those that are allowed.
 
-A filter is read once, into the types here, whatever store answers it; what is not on the list is refused by
-name. So no operator reaches a database that was not thought about: none that runs code, reads another
-collection, or takes unbounded time or memory.
+A filter is read once, into the types of `query.nodes`, whatever store answers it; what is not on the list is
+refused by name. So no operator reaches a database that was not thought about: none that runs code, reads
+another collection, or takes unbounded time or memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +12,25 @@ import msgspec
 
 from query.documents import TEXT_COLLECTIONS
 from query.errors import InvalidSearch
+from query.nodes import (
+    EVERYTHING,
+    All,
+    And,
+    Elements,
+    Equal,
+    Exists,
+    Filter,
+    In,
+    Mod,
+    Not,
+    OnPath,
+    Or,
+    Range,
+    Regex,
+    Size,
+    Text,
+    Type,
+)
 from query.paths import (
     INTEGER_MIN,
     EncodeKey,
@@ -29,6 +48,33 @@ from query.paths import (
 )
 from query.regexes import OPTIONS, Checked, check_regex
 
+__all__ = [
+    "EVERYTHING",
+    "LANGUAGES",
+    "LOGICAL",
+    "OPERATORS",
+    "All",
+    "And",
+    "Elements",
+    "Equal",
+    "Exists",
+    "Filter",
+    "In",
+    "Mod",
+    "Not",
+    "OnPath",
+    "Or",
+    "Range",
+    "Regex",
+    "Size",
+    "Text",
+    "Type",
+    "conjuncts",
+    "missing_in_embedded",
+    "parse",
+    "to_mongo",
+]
+
 FILTER_BYTES_MAX = 64 * 1024
 """Size of a filter as compact JSON."""
 DEPTH_MAX = 10
@@ -39,37 +85,13 @@ VALUES_MAX = 1_000
 """Values of one `$in`, `$nin` or `$all`."""
 SIZE_MAX = 2**31 - 1
 LANGUAGES = frozenset(
-    {
-        "none",
-        "da",
-        "danish",
-        "de",
-        "german",
-        "en",
-        "english",
-        "es",
-        "spanish",
-        "fi",
-        "finnish",
-        "fr",
-        "french",
-    }
-    | {
-        "hu",
-        "hungarian",
-        "it",
-        "italian",
-        "nb",
-        "norwegian",
-        "nl",
-        "dutch",
-        "pt",
-        "portuguese",
-        "ro",
-        "romanian",
-    }
-    | {"ru", "russian", "sv", "swedish", "tr", "turkish"}
+    [
+        *("none", "da", "danish", "de", "german", "en", "english", "es", "spanish", "fi", "finnish", "fr"),
+        *("french", "hu", "hungarian", "it", "italian", "nb", "norwegian", "nl", "dutch", "pt", "portuguese"),
+        *("ro", "romanian", "ru", "russian", "sv", "swedish", "tr", "turkish"),
+    ]
 )
+"""What `$language` takes."""
 TEXT_CHARS_MAX = 1_024
 REGEXES_MAX = 4
 """Regular expressions of a filter: each may take some seconds on a large document."""
@@ -107,112 +129,6 @@ WHY_NOT = {
     "$jsonSchema": "$type, $exists and comparisons say the same",
     "$comment": "it means nothing here",
 }
-
-
-class OnPath(msgspec.Struct, frozen=True, tag=True):
-    """A test of what stands at `path`; the empty path is the element itself, within `Elements`."""
-
-    path: Path
-
-
-class Equal(OnPath, frozen=True, tag=True):
-    """`$eq`, and a value that stands alone. Objects have their keys in order."""
-
-    value: Any
-
-
-class Range(OnPath, frozen=True, tag=True):
-    """`$gt`, `$gte`, `$lt` or `$lte`, as `operator` says, than a number, a text or a boolean."""
-
-    operator: str
-    value: Any
-
-
-class In(OnPath, frozen=True, tag=True):
-    """`$in`: equal to one of the values."""
-
-    values: tuple[Any, ...]
-
-
-class Exists(OnPath, frozen=True, tag=True):
-    """`$exists`: whether there is anything, null included."""
-
-    wanted: bool
-
-
-class All(OnPath, frozen=True, tag=True):
-    """`$all`: equal to each of the values; or with `elements` each of those matches. Nothing if empty."""
-
-    values: tuple[Any, ...]
-    elements: "tuple[Elements, ...]" = ()
-
-
-class Elements(OnPath, frozen=True, tag=True):
-    """`$elemMatch`: an array with an element that matches `part`.
-
-    With `values` the tests of `part` are of the element itself, else they are of fields within it.
-    """
-
-    part: "Filter"
-    values: bool
-
-
-class Size(OnPath, frozen=True, tag=True):
-    """`$size`: an array of so many elements."""
-
-    size: int
-
-
-class Type(OnPath, frozen=True, tag=True):
-    """`$type`: of one of the types, by MongoDB's names."""
-
-    types: tuple[str, ...]
-
-
-class Mod(OnPath, frozen=True, tag=True):
-    """`$mod`: a number whose whole part has this remainder."""
-
-    divisor: int
-    remainder: int
-
-
-class Regex(OnPath, frozen=True, tag=True):
-    """`$regex`, checked; `options` of i, m and s. Texts of more than `chars_max` characters never match."""
-
-    pattern: str
-    options: str
-    chars_max: int | None
-
-
-class Not(msgspec.Struct, frozen=True, tag=True):
-    """What does not match `part`. `operator` is how it was said: `$ne`, `$nin`, `$not` or `$nor`."""
-
-    part: "Filter"
-    operator: str
-
-
-class And(msgspec.Struct, frozen=True, tag=True):
-    """All parts match. Without parts: everything."""
-
-    parts: "tuple[Filter, ...]"
-
-
-class Or(msgspec.Struct, frozen=True, tag=True):
-    """One of the parts matches."""
-
-    parts: "tuple[Filter, ...]"
-
-
-class Text(msgspec.Struct, frozen=True, tag=True):
-    """`$text`: MongoDB's full text search; only among the `conjuncts` of a filter, and once."""
-
-    search: str
-    language: str | None
-
-
-Filter = Equal | Range | In | Exists | All | Elements | Size | Type | Mod | Regex | Not | And | Or | Text
-
-EVERYTHING = And(())
 
 
 def parse(value: Any, collection: str | None) -> Filter:

@@ -149,6 +149,8 @@ class _Reached:
     def __init__(self, value: Any, path: Path, *, whole: bool = False) -> None:
         """`whole`: an array at the end of the path stands for itself, not for its elements."""
         self.whole = whole
+        self.value: Any
+        self.rest: Path
         for length, part in enumerate(path):
             if isinstance(value, list):
                 self.value, self.rest = value, path[length:]
@@ -185,13 +187,13 @@ def _expanded(
             )
         if not isinstance(reached.value, list):
             known[number] = reached.value
-        elif array is not None and array is not reached.value:
+        elif array is None or array is reached.value:
+            array = reached.value
+            branching[number] = reached
+        else:
             raise InvalidSearch(
                 "Two paths of the sort lead through different arrays of a document; sort by one"
             )
-        else:
-            array = reached.value
-            branching[number] = reached
     if array is None:
         yield known
         return

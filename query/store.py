@@ -29,7 +29,7 @@ SEARCH_LIMIT_MAX = 10_000
 SEARCH_S_MAX = 5.0
 """Time that one question may take in the store."""
 PAGE_BYTES_MAX = 16 * 1024 * 1024
-"""A page of `find` ends early when its documents have passed this; an aggregation that passes it is refused."""
+"""A page of `find` ends early when its documents have passed this; an aggregation that does is refused."""
 SKIP_MAX = 100_000
 """How far pages reach in an order of the caller's own choice; the order of commitment has no such bound."""
 
@@ -225,7 +225,7 @@ __all__ = [
     "SearchTimeout",
     "Spending",
     "Status",
-    "Stored",
     "StoreDamaged",
     "StoreUnavailable",
+    "Stored",
 ]

@@ -5,7 +5,7 @@ Nothing here knows of transactions or of errors by name.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,7 +19,19 @@ Header = tuple[bytes, bytes]
 
 WRITE_WHOLE = "bcdb.write_whole"
 """Key of the scope under which a server may offer to write a whole answer: status, headers, body."""
-WriteWhole = Callable[[int, list[Header], bytes], Awaitable[None]]
+
+
+class WriteWhole(Protocol):
+    """What such a server offers."""
+
+    async def __call__(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Write the answer."""
+        ...
+
+    def gone(self) -> bool:
+        """Whether nobody is there any more to read it."""
+        ...
+
 
 JSON = b"application/json"
 NDJSON = b"application/x-ndjson"

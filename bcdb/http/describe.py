@@ -3,7 +3,7 @@
 The tables that read the arguments are the ones that describe them, so the document can't tell another story.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from bcdb.http.answer import Answer, Receive, Scope
+from bcdb.http.answer import WRITE_WHOLE, Answer, Receive, Scope, WriteWhole
 from bcdb.http.documents import ArgumentProblem, Problem, SignedTransaction
 from bcdb.http.members import Members
 from bcdb.http.params import Argument, Arguments
@@ -62,6 +62,12 @@ def head_of(request: ApiRequest) -> dict[bytes, bytes]:
 
 def receive_of(request: ApiRequest) -> Receive:
     return cast(Receive, request.receive)
+
+
+def gone_of(request: ApiRequest) -> Callable[[], bool]:
+    """What tells whether the client has gone away, as far as the server lets that be known."""
+    write: WriteWhole | None = scope_of(request).get(WRITE_WHOLE)
+    return write.gone if write is not None else lambda: False
 
 
 def reply(answer: Answer) -> Response[Any]:

@@ -135,7 +135,10 @@ class AsJson(Shape):
 
     def whole(self, movements: Sequence[bytes]) -> bytes:
         head = b'{"asset_id":"%b","height":%d,"transactions":[' % (self.asset_id.encode(), self.height)
-        return b"".join((head, b",".join(movements), b"]}"))
+        if not movements:
+            return head + b"]}"
+        # In one go, as all of it may be long.
+        return b",".join((head + movements[0], *movements[1:])) + b"]}"
 
 
 class AsDot(Shape):
@@ -234,9 +237,13 @@ def read_page(
             if item.height != height:
                 height, time_ns = item.height, reader.block_time(item.height)
             movement = history.movement(item)
+            records = 1 + len(movement.inputs) + len(movement.outputs)
+            if records >= SLICE_RECORDS:
+                # One with a thousand outputs takes some milliseconds to read, and some more to write.
+                yield
             movements.append(shape.movement(movement, time_ns))
             size += len(movements[-1])
-            read += 1 + len(movement.inputs) + len(movement.outputs)
+            read += records
             if size >= limits.PAGE_BYTES_MAX:
                 after = item.cursor if number < len(page.items) or page.next is not None else None
                 return shape.whole(movements), after

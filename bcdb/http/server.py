@@ -230,6 +230,10 @@ class WholeAnswer:
         self._protocol = protocol
         self._cycle = cycle
 
+    def gone(self) -> bool:
+        """Whether the client has gone away."""
+        return self._cycle.disconnected
+
     async def __call__(self, status: int, headers: list[Header], body: bytes) -> None:
         protocol, cycle = self._protocol, self._cycle
         if protocol.flow.write_paused and not cycle.disconnected:

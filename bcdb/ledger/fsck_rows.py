@@ -8,7 +8,7 @@ Yields plain (where, what) pairs, family by family; like all of fsck it must nev
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from msgspec import DecodeError
+from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from bcdb.ledger.merkle import STORED_LEVEL_MIN, unpack_node_key
@@ -32,15 +32,32 @@ from bcdb.ledger.records import (
 )
 from bcdb.ledger.store import FAMILIES, META_CHAIN_ID, META_FORMAT, META_HEAD, Families, rows
 from bcdb.model.errors import BcdbError, ValidationError
-from bcdb.model.keys import decode_key
-from bcdb.model.transaction import Transaction
+from bcdb.model.keys import encode_key
+from bcdb.model.transaction import Link
 from bcdb.model.validation import verify_canonical
 
 Faults = Iterator[tuple[str, str]]
 
 ROWS_PER_PROGRESS = 10_000
 
-Parsed = Transaction[object]
+PARSED_KEPT = 256
+
+
+class _Input(Struct, gc=False):
+    fulfills: Link | None
+
+
+class _Output(Struct, gc=False):
+    pass
+
+
+class Parsed(Struct, gc=False):
+    """What a row of an index can be checked against. No data: some hundreds of these are held at a time."""
+
+    operation: str
+    inputs: list[_Input]
+    outputs: list[_Output]
+
 
 _decode_transaction = Decoder(Parsed).decode
 
@@ -92,7 +109,7 @@ class _Sources:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._block_ids = lru_cache(maxsize=64)(self._read_block_ids)
-        self._transaction = lru_cache(maxsize=1_024)(self._read_transaction)
+        self._transaction = lru_cache(maxsize=PARSED_KEPT)(self._read_transaction)
 
     def _read_block_ids(self, height: int) -> tuple[bytes, ...]:
         block = self._reader.block(height)
@@ -149,7 +166,7 @@ class _Sources:
             return "names an output of another place"
         if (state == SPENT) != bool(output.spent_height):
             return f"says {state.decode()} of an output that is the opposite"
-        if key[:KEY_BYTES] not in [decode_key(public_key) for public_key in output.public_keys]:
+        if encode_key(key[:KEY_BYTES]) not in output.public_keys:
             return "names an output that has not this key"
         if value != owned_value(transaction_id, output):
             return "has another asset, amount or height of spending than its output"

@@ -98,17 +98,24 @@ def holdings_of(
     unspent = _begun(_rows(owned, key, UNSPENT, b"", at_height))
     spent: Rows = iter(()) if at_height is None else _begun(_rows(owned, key, SPENT, b"", at_height))
     sums = _Sums(start, limit)
+    seen = 0
     try:
         while some := list(islice(unspent, SLICE_ROWS)):
             sums.add([(asset_id, amount) for _, asset_id, amount in [unpack_owned(row[1]) for row in some]])
-            yield
+            seen += len(some)
+            if not seen % SLICE_ROWS:
+                yield
         while some := list(islice(spent, SLICE_ROWS)):
             assert at_height is not None
             past = [unpack_owned_spent(row[1]) for row in some]
             sums.add([(asset_id, amount) for _, asset_id, amount, height in past if height > at_height])
-            yield
+            seen += len(some)
+            if seen >= SLICE_ROWS:
+                yield
     except PackingError:
         raise _damaged() from None
+    if sums.are_many():
+        yield
     return sums.page()
 
 
@@ -137,6 +144,10 @@ class _Sums:
             kept = sorted(sums)[: self._limit + 1]
             self._last = kept[-1]
             self._sums = {asset_id: sums[asset_id] for asset_id in kept}
+
+    def are_many(self) -> bool:
+        """Whether to make a page of them takes as long as to read a slice."""
+        return len(self._sums) >= SLICE_ROWS
 
     def page(self) -> Page[Holding]:
         ids = sorted(self._sums)

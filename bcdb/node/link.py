@@ -51,7 +51,7 @@ class NodeLink(asyncio.Protocol):
         self._output: list[bytearray] = []
         self._write_planned = False
         self._listeners: list[Listener] = []
-        self._height_waiters: list[tuple[int, asyncio.Future[Head]]] = []
+        self._height_waiters: dict[asyncio.Future[Head], int] = {}
         self._verifying: collections.deque[protocol.VerifyRequest] = collections.deque()
         self._verify_task: asyncio.Task[None] | None = None
 
@@ -204,16 +204,14 @@ class NodeLink(asyncio.Protocol):
         if self._closed.done():
             raise self._gone
         future: asyncio.Future[Head] = self._loop.create_future()
-        waiter = (height, future)
-        self._height_waiters.append(waiter)
+        self._height_waiters[future] = height
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
             return self.head
         finally:
-            if waiter in self._height_waiters:
-                self._height_waiters.remove(waiter)
+            self._height_waiters.pop(future, None)
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -334,9 +332,9 @@ class NodeLink(asyncio.Protocol):
         self._head = head
         waiting = self._height_waiters
         if waiting:
-            self._height_waiters = [waiter for waiter in waiting if waiter[0] > head.height]
-            for height, future in waiting:
-                if height <= head.height and not future.done():
+            for future in [future for future, height in waiting.items() if height <= head.height]:
+                del waiting[future]
+                if not future.done():
                     future.set_result(head)
         for listener in tuple(self._listeners):
             try:
@@ -366,8 +364,8 @@ class NodeLink(asyncio.Protocol):
         self.close()
         waiting: list[asyncio.Future[Any]] = [self._welcome, *self._submits.values()]
         waiting += self._requests.values()
-        waiting += [future for _, future in self._height_waiters]
-        self._submits, self._requests, self._height_waiters = {}, {}, []
+        waiting += self._height_waiters
+        self._submits, self._requests, self._height_waiters = {}, {}, {}
         for future in waiting:
             if not future.done():
                 future.set_exception(error)

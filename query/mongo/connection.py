@@ -17,6 +17,7 @@ from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
     ExecutionTimeout,
+    InvalidName,
     InvalidURI,
     NetworkTimeout,
     OperationFailure,
@@ -90,7 +91,14 @@ def open_client(uri: str, *, writes: bool = False, maintains: bool = False) -> C
 
 
 def database_of(client: Client, name: str) -> Database:
-    """The database with the store's way of reading and writing, whatever the URI says about these."""
+    """The database with the store's way of reading and writing, whatever the URI says about these.
+
+    Raises `StoreUnavailable` for a name that a database can't have.
+    """
+    try:
+        client.get_database(name)
+    except InvalidName as error:
+        raise StoreUnavailable(f"A MongoDB database can't be called {name!r}: {said(error)}") from None
     return client.get_database(
         name,
         codec_options=CODEC,

@@ -23,6 +23,8 @@ RANKED_MIN = 1_024
 RANKED_GROWTH = 8
 RANKED_MAX = SKIP_MAX + SEARCH_LIMIT_MAX
 RANKINGS_KEPT = 16
+RANKED_KEPT_MAX = 200_000
+"""Documents in all rankings that are kept, some 50 bytes each; the last ranking is always kept."""
 
 _CURSOR = Packing(">QQ")
 
@@ -68,7 +70,10 @@ class Rankings:
     def put(self, key: tuple[str, str, int, str], ranking: Ranking) -> None:
         self._kept[key] = ranking
         self._kept.move_to_end(key)
-        while len(self._kept) > RANKINGS_KEPT:
+        while len(self._kept) > 1 and (
+            len(self._kept) > RANKINGS_KEPT
+            or sum([len(kept.ids) for kept in self._kept.values()]) > RANKED_KEPT_MAX
+        ):
             self._kept.popitem(last=False)
 
 

@@ -245,4 +245,5 @@ class MongoStore:
         self._closed = True
         if self._looking is not None:
             self._looking.cancel()
+            await asyncio.wait([self._looking])
         await self._client.close()

@@ -99,10 +99,10 @@ def _asset_id(column: int) -> Reader:
 def _inputs(row: Row) -> list[Document]:
     return [
         {
-            "owners_before": owners,
             "fulfills": None
             if spent is None
-            else {"transaction_id": spent[0].hex(), "output_index": spent[1]},
+            else {"output_index": spent[1], "transaction_id": spent[0].hex()},
+            "owners_before": owners,
         }
         for owners, spent in unpack_inputs(row[4])
     ]

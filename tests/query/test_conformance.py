@@ -1,6 +1,6 @@
 """One suite for both query stores: the same documents, filters, orders, pages and states from either.
 
-MongoDB is the measure. What is thrown at both at random must be answered alike.
+MongoDB is the measure.
 """
 
 import asyncio
@@ -11,66 +11,27 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from query import fields, filters, sorting
 from query.checking import check
 from query.documents import COLLECTIONS, FIELDS, Block, documents
-from query.mongo import MongoStore
-from query.sqlite import SqliteStore
 from query.store import (
     SEARCH_CHARS_MAX,
     SEARCH_LIMIT_MAX,
     Checkpoint,
-    Find,
     InvalidCursor,
     InvalidSearch,
-    Page,
     ProjectionGap,
     QueryStore,
     StoreUnavailable,
 )
 from tests.query.documents import ALICE, BOB, block_of, chain, create, mark_of, name_of, transfer
 from tests.query.memory import MemoryLedger
+from tests.query.places import KINDS, Place, everything, exactly, pages, question
 from tests.support import mongod
 
 TABLE = json.loads((Path(__file__).parent / "mongodb_text.json").read_text())
-KINDS = ("sqlite", "mongodb")
 PARTS = [{"n": 1}, {"n": 2}]
 OFF = r"Text search is switched off on this node \(setting text_search\)"
-
-
-class Place:
-    """Where a store of one kind is, so that it can be opened by a writer and by readers."""
-
-    def __init__(self, kind: str, path: Path, database: str) -> None:
-        self.kind = kind
-        self._path = path / "query.sqlite"
-        self._database = database
-        self._opened: list[QueryStore] = []
-
-    async def writer(self, text_search: bool = True) -> QueryStore:
-        opened: QueryStore
-        if self.kind == "sqlite":
-            opened = SqliteStore.open(self._path, text_search=text_search)
-        else:
-            opened = await MongoStore.open(mongod.shared().uri, self._database, text_search=text_search)
-        self._opened.append(opened)
-        return opened
-
-    def reader(self) -> QueryStore:
-        opened: QueryStore
-        if self.kind == "sqlite":
-            opened = SqliteStore.open_reader(self._path)
-        else:
-            opened = MongoStore.open_reader(mongod.shared().uri, self._database)
-        self._opened.append(opened)
-        return opened
-
-    async def close(self) -> None:
-        while self._opened:
-            await self._opened.pop().close()
 
 
 @pytest.fixture
@@ -118,37 +79,6 @@ def world() -> list[Block]:
     ]  # fmt: skip
 
 
-def question(
-    collection: str, asked: Any, sort: Any = None, projection: Any = None, limit: int = 100, **more: Any
-) -> Find:
-    wanted, exclude = fields.parse(projection, collection) if projection else ((), False)
-    order = sorting.parse(sort, collection) if sort else ()
-    return Find(
-        collection,
-        filters.parse(asked, collection),
-        fields=wanted,
-        exclude=exclude,
-        sort=order,
-        limit=limit,
-        **more,
-    )
-
-
-async def pages(opened: QueryStore, asked: Find) -> list[Page]:
-    """All pages of a question, one behind the other."""
-    found: list[Page] = []
-    while not found or found[-1].next is not None:
-        page = await opened.find(msgspec.structs.replace(asked, after=found[-1].next if found else None))
-        assert len(page.documents) <= asked.limit
-        assert page.documents or page.next is None
-        found.append(page)
-    return found
-
-
-async def everything(opened: QueryStore, asked: Find) -> list[Any]:
-    return [msgspec.json.decode(body) for page in await pages(opened, asked) for body in page.documents]
-
-
 def numbers(found: Sequence[Any], field: str = "id") -> list[int]:
     """The numbers of the transactions that documents come from."""
     known = {name_of(number).hex(): number for number in range(1, 200)}
@@ -157,11 +87,6 @@ def numbers(found: Sequence[Any], field: str = "id") -> list[int]:
 
 def shortly(value: Any) -> str:
     return str(value)[:60]
-
-
-def exactly(value: Any) -> str:
-    """JSON text that tells integers from floats and does not care for the order of keys."""
-    return json.dumps(value, sort_keys=True)
 
 
 # --- documents and filters --------------------------------------------------------------------------------
@@ -538,86 +463,3 @@ async def test_it_is_still_there_when_it_is_opened_again(place: Place) -> None:
     assert await opened.fault() is None
     assert await opened.checkpoint() == Checkpoint(4, mark_of(4))
     assert await differences(opened, world()) == []
-
-
-# --- both at once -----------------------------------------------------------------------------------------
-
-KEYS = st.sampled_from(["a", "b", "c", "0", "1", "é", "a.b", "$a", "%", "", "%41", "length"])
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 3)
-    | st.sampled_from([0.0, -0.0, 1.0, 2.5, -1.5, 1e300, 2**53, 2**53 + 1, float(2**53), 2**63 - 1, -(2**63)])
-    | st.sampled_from(["", "a", "b", "A", "é", "\U0001f600", "\0", "a\0b", "0"])
-)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
-    max_leaves=8,
-)
-PATHS = st.lists(st.sampled_from(["a", "b", "c", "0", "1", "é", "$a", "%", "%41"]), max_size=3).map(
-    lambda parts: ".".join(["data", *parts])
-)
-BOUNDS = st.integers(-3, 3) | st.sampled_from([1.0, 2.5, "a", "", "é", True, False, 2**53, float(2**53)])
-
-
-def said(pair: tuple[str, Any]) -> dict[str, Any]:
-    return {pair[0]: pair[1]}
-
-
-TESTS = st.one_of(
-    VALUES.map(lambda value: {"$eq": value}),
-    VALUES.map(lambda value: {"$ne": value}),
-    st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), BOUNDS).map(said),
-    st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(VALUES, max_size=3)).map(said),
-    st.booleans().map(lambda wanted: {"$exists": wanted}),
-)
-PATH_TESTS = st.tuples(PATHS, TESTS | TESTS.map(lambda test: {"$not": test})).map(said)
-FILTERS = st.recursive(
-    PATH_TESTS,
-    lambda inner: st.tuples(
-        st.sampled_from(["$and", "$or", "$nor"]), st.lists(inner, min_size=1, max_size=3)
-    ).map(said),
-    max_leaves=4,
-)
-SORTS = st.none() | st.dictionaries(PATHS, st.sampled_from([1, -1]), min_size=1, max_size=2)
-
-
-@given(
-    values=st.lists(VALUES, min_size=1, max_size=6),
-    asked=st.lists(st.tuples(FILTERS, SORTS), min_size=1, max_size=4),
-    limit=st.integers(1, 4),
-)
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-async def test_random_documents_and_filters_are_answered_alike(
-    values: list[Any], asked: list[tuple[Any, Any]], limit: int, both: tuple[QueryStore, QueryStore]
-) -> None:
-    height = await both[0].height() + 1
-    block = block_of(height, *[create(1000 * height + n, canonical(value)) for n, value in enumerate(values)])
-    for opened in both:
-        await opened.project([block])
-    for filter, sort in asked:
-        question_of_both = question("assets", {"$and": [{"height": height}, filter]}, sort, limit=limit)
-        answers = [await answer(opened, question_of_both) for opened in both]
-        assert answers[0] == answers[1], (filter, sort)
-
-
-def canonical(value: Any) -> Any:
-    """The value as transactions have it, with the keys of its objects in order."""
-    return json.loads(json.dumps(value, sort_keys=True))
-
-
-async def answer(opened: QueryStore, asked: Find) -> list[str] | str:
-    try:
-        return [exactly(document) for document in await everything(opened, asked)]
-    except InvalidSearch:
-        return "refused"
-
-
-@pytest.fixture
-async def both(tmp_path: Path, database: str) -> AsyncIterator[tuple[QueryStore, QueryStore]]:
-    places = [Place(kind, tmp_path, database) for kind in KINDS]
-    # Characters such as NUL are no text for this.
-    yield (await places[0].writer(text_search=False), await places[1].writer(text_search=False))
-    for each in places:
-        await each.close()

@@ -1,5 +1,6 @@
 """The filter language: what is read, what MongoDB is told of it, and the sentences that refuse the rest."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query import filters
+from query.documents import COLLECTIONS, documents
 from query.errors import InvalidSearch
 from query.filters import And, Elements, Equal, Exists, In, Not, Or, Range, Regex, Text
+from tests.query.documents import block_of, create, transfer
 from tests.query.mongo_oracle import Oracle, oracle
 from tests.query.questions import FILTERS
 
@@ -59,6 +62,16 @@ class TestReading:
         assert isinstance(read, Equal)
         assert list(read.value) == ["a", "b"]
         assert list(read.value["b"][0]) == ["c", "d"]
+
+    def test_the_objects_in_documents_have_theirs_in_the_same_order(self) -> None:
+        """Or MongoDB, where an object with other order is another one, would never find them equal."""
+        made = block_of(1, create(1, {}), transfer(2, 1, [(1, 0)]))
+        for collection in COLLECTIONS:
+            for _, document in documents(collection, made):
+                for name, value in document.items():
+                    again = parse({name: value}, collection)
+                    assert isinstance(again, Equal)
+                    assert json.dumps(again.value) == json.dumps(value)
 
     def test_what_was_asked_is_not_changed(self) -> None:
         asked = {"data": {"b": [1], "a": 3}}

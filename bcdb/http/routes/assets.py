@@ -1,6 +1,6 @@
 """One asset: what it is, and its whole graph of custody. Read in the ledger, now or as of a height."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
@@ -9,7 +9,7 @@ from litestar.params import PathParameter
 from msgspec import Raw, Struct
 
 from bcdb.http.answer import Answer, Header, height_header, to_json
-from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
+from bcdb.http.describe import ApiRequest, gone_of, operation, problems, query_of, reply, services_of
 from bcdb.http.documents import HexId, Time
 from bcdb.http.errors import not_found
 from bcdb.http.fetch import read_id
@@ -125,7 +125,8 @@ class OneAsset(Controller):
         responses=problems(404),
     )
     async def provenance(self, request: ApiRequest, asset_id: AssetId) -> Response[Provenance]:
-        return reply(await provenance_of(services_of(request), asset_id, STORY.parse(query_of(request))))
+        asked = STORY.parse(query_of(request))
+        return reply(await provenance_of(services_of(request), asset_id, asked, gone_of(request)))
 
 
 async def asset_at(services: Services, text: str, asked: State) -> Answer:
@@ -157,7 +158,7 @@ async def asset_at(services: Services, text: str, asked: State) -> Answer:
     return Answer(200, to_json(body), headers=(height_header(height),))
 
 
-async def provenance_of(services: Services, text: str, asked: Story) -> Answer:
+async def provenance_of(services: Services, text: str, asked: Story, gone: Callable[[], bool]) -> Answer:
     """A page of the provenance; 404 where there is no asset. All pages tell the state of the first one."""
     await reach(services, asked.min_height)
     reader = await services.ledger.ready()
@@ -166,7 +167,9 @@ async def provenance_of(services: Services, text: str, asked: Story) -> Answer:
     if asset_id is None or not reader.transactions_of(asset_id, at_height=height, limit=1).items:
         return not_found()
     shape = SHAPES[asked.format](asset_id, height)
-    body, after = await services.turns.whole(read_page(reader, asset_id, shape, asked.after, asked.limit))
+    body, after = await services.turns.whole(
+        read_page(reader, asset_id, shape, asked.after, asked.limit), gone
+    )
     headers: list[Header] = [height_header(height)]
     if after is not None:
         arguments: Mapping[str, str | None] = {

@@ -1,5 +1,6 @@
 """What a public key holds of each asset. Read in the ledger, now or as of a height."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from litestar import Controller, Response, get
@@ -7,7 +8,7 @@ from litestar.params import PathParameter
 from msgspec import Struct
 
 from bcdb.http.answer import Answer, Header, height_header, to_json
-from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
+from bcdb.http.describe import ApiRequest, gone_of, operation, problems, query_of, reply, services_of
 from bcdb.http.documents import HexId
 from bcdb.http.errors import ArgumentError
 from bcdb.http.params import AFTER, AT_HEIGHT, BAD_KEY, LIMIT, MIN_HEIGHT, Arguments, link_next
@@ -66,10 +67,11 @@ class Keys(Controller):
         responses=problems(),
     )
     async def holdings(self, request: ApiRequest, public_key: PublicKey) -> Response[Holdings]:
-        return reply(await holdings_of(services_of(request), public_key, HOLDINGS.parse(query_of(request))))
+        asked = HOLDINGS.parse(query_of(request))
+        return reply(await holdings_of(services_of(request), public_key, asked, gone_of(request)))
 
 
-async def holdings_of(services: Services, public_key: str, asked: Asked) -> Answer:
+async def holdings_of(services: Services, public_key: str, asked: Asked, gone: Callable[[], bool]) -> Answer:
     """A page of holdings. All pages tell the state that the first one does."""
     try:
         key = decode_key(public_key)
@@ -81,7 +83,7 @@ async def holdings_of(services: Services, public_key: str, asked: Asked) -> Answ
     # What is held now needs no look at what was spent.
     past = None if height == reader.head.height else height
     page = await services.turns.whole(
-        reader.read_holdings(key, at_height=past, after=asked.after, limit=asked.limit)
+        reader.read_holdings(key, at_height=past, after=asked.after, limit=asked.limit), gone
     )
     held = [Held(item.asset_id.hex(), str(item.amount), item.outputs) for item in page.items]
     headers: list[Header] = [height_header(height)]

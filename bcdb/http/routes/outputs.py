@@ -1,10 +1,12 @@
 """The outputs of a public key: what somebody owns or has owned. Read in the ledger, now or as of a height."""
 
+from collections.abc import Callable
+
 from litestar import Controller, Response, get
 from msgspec import Struct
 
 from bcdb.http.answer import Answer, Header, height_header, json_array
-from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
+from bcdb.http.describe import ApiRequest, gone_of, operation, problems, query_of, reply, services_of
 from bcdb.http.documents import OutputReference
 from bcdb.http.params import (
     AFTER,
@@ -66,10 +68,11 @@ class Outputs(Controller):
         responses=problems(),
     )
     async def of_key(self, request: ApiRequest) -> Response[list[OutputReference]]:
-        return reply(await outputs_of(services_of(request), LIST.parse(query_of(request))))
+        asked = LIST.parse(query_of(request))
+        return reply(await outputs_of(services_of(request), asked, gone_of(request)))
 
 
-async def outputs_of(services: Services, asked: List) -> Answer:
+async def outputs_of(services: Services, asked: List, gone: Callable[[], bool]) -> Answer:
     """A page of outputs; a text that only looks like a key has none, as in the reference."""
     await reach(services, asked.min_height)
     reader = await services.ledger.ready()
@@ -83,7 +86,8 @@ async def outputs_of(services: Services, asked: List) -> Answer:
     page = await services.turns.whole(
         reader.read_outputs(
             key, spent=asked.spent, at_height=asked.at_height, after=asked.after, limit=asked.limit
-        )
+        ),
+        gone,
     )
     items = [
         f'{{"transaction_id":"{item.transaction_id.hex()}","output_index":{item.output_index}}}'.encode()

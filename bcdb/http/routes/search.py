@@ -94,7 +94,9 @@ async def found(services: Services, kind: Kind, asked: Query) -> Answer:
             f"A search has at most {limits.SEARCH_TEXT_CHARS_MAX} characters, this one {len(asked.search)}",
         )
     await reach(services, asked.min_height)
-    page = await search(services.questions, kind, asked.search, asked.limit, asked.after, asked.min_height)
+    # Where to go on is told by a page that was there: there is nothing to wait for.
+    min_height = 0 if asked.min_height is None and asked.after is not None else asked.min_height
+    page = await search(services.questions, kind, asked.search, asked.limit, asked.after, min_height)
     headers: list[Header] = [height_header(page.height)]
     if page.next is not None:
         arguments = {"search": asked.search, "limit": str(asked.limit), "after": page.next}

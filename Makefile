@@ -45,6 +45,7 @@ format: .venv/.dev-stamp
 bench: .venv/.dev-stamp
 	@$(BIN)/python -m pytest benchmarks --benchmark-only $(PYTEST_ARGS)
 	@$(BIN)/python -m benchmarks.load
+	@$(BIN)/python -m benchmarks.query
 
 clean:
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -15,17 +15,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bcdb.http.provenance import SHAPES, read_page
-from bcdb.ledger import BlockHeader, Ledger, SecondaryReader, open_reader
+from bcdb.ledger import Ledger, SecondaryReader, open_reader
 from bcdb.ledger.slices import Slices
-from bcdb.model import KeyPair, decode_key, limits, prepare_create, prepare_transfer
-from tests.support.transactions import Signed, signed
+from bcdb.model import decode_key, limits
+from benchmarks.ledgers import OUTPUTS_EACH, History, add_history
 
 TRANSFERS = 5_000
-TRANSFERS_A_BLOCK = 10
 OUTPUTS = 100_000
-OUTPUTS_EACH = 1_000
-ASSETS = OUTPUTS // OUTPUTS_EACH
-PAIRS = [KeyPair.from_seed(bytes([number]) * 32) for number in (1, 2)]
 
 Result = TypeVar("Result")
 
@@ -48,56 +44,22 @@ class Longest:
                 self.slice_s = max(self.slice_s, time.perf_counter() - started_s)
 
 
-def store(ledger: Ledger, transactions: list[Signed]) -> None:
-    height = ledger.head.height + 1
-    header = BlockHeader(height, time.time_ns(), bytes(32), height.to_bytes(32, "big"))
-    ledger.commit(ledger.apply(header, [item.verified for item in transactions]))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("history")
 
 
 @pytest.fixture(scope="module")
-def asset_id(folder: Path) -> bytes:
-    """An asset that goes to and fro, one half at a time; and what a key has and had, in the same ledger."""
+def history(folder: Path) -> History:
+    """An asset that goes to and fro, and what a key has and had, in the same ledger."""
     ledger = Ledger.open(folder / "ledger", chain_id="benchmark")
-    one = PAIRS[0]
-    made = signed(prepare_create(issuers=[one.public_key], recipients=[([one.public_key], 2)]), [one])
-    store(ledger, [made])
-    held, owner = made, one
-    chain: list[Signed] = []
-    for number in range(TRANSFERS):
-        receiver = PAIRS[(number + 1) % 2]
-        prepared = prepare_transfer(
-            inputs=[(held.tx, 0)] if number == 0 else [(held.tx, 0), (held.tx, 1)],
-            recipients=[([receiver.public_key], 1), ([receiver.public_key], 1)],
-            asset_id=made.tx["id"],
-        )
-        held, owner = signed(prepared, [owner]), receiver
-        chain.append(held)
-        if len(chain) == TRANSFERS_A_BLOCK:
-            store(ledger, chain)
-            chain = []
-    holder = KeyPair.from_seed(bytes([7]) * 32)
-    shares = [([holder.public_key], 5)] * OUTPUTS_EACH
-    sources = []
-    for serial in range(ASSETS):
-        prepared = prepare_create(issuers=[holder.public_key], recipients=shares, asset={"serial": serial})
-        sources.append(signed(prepared, [holder]))
-        store(ledger, sources[-1:])
-    # Ten of the hundred assets are given away, so that the past is not the present.
-    for source in sources[::10]:
-        inputs = [(source.tx, index) for index in range(OUTPUTS_EACH)]
-        prepared = prepare_transfer(inputs=inputs, recipients=[([one.public_key], 5 * OUTPUTS_EACH)])
-        store(ledger, [signed(prepared, [holder])])
+    made = add_history(ledger, TRANSFERS, OUTPUTS)
     ledger.close()
-    return made.verified.id
+    return made
 
 
 @pytest.fixture(scope="module")
-def reader(folder: Path, asset_id: bytes) -> Iterator[SecondaryReader]:
+def reader(folder: Path, history: History) -> Iterator[SecondaryReader]:
     opened = open_reader(folder / "ledger", folder / "scratch")
     yield opened
     opened.close()
@@ -112,8 +74,10 @@ def measure(benchmark: BenchmarkFixture, rows: int, make: Callable[[], Slices[Re
 
 
 @pytest.mark.parametrize("form", list(SHAPES))
-def test_provenance(benchmark: BenchmarkFixture, reader: SecondaryReader, asset_id: bytes, form: str) -> None:
-    height = reader.head.height
+def test_provenance(
+    benchmark: BenchmarkFixture, reader: SecondaryReader, history: History, form: str
+) -> None:
+    height, asset_id = reader.head.height, history.asset_id
 
     def page() -> Slices[tuple[bytes, str | None]]:
         return read_page(reader, asset_id, SHAPES[form](asset_id, height), None, limits.PAGE_ITEMS_MAX)
@@ -124,13 +88,14 @@ def test_provenance(benchmark: BenchmarkFixture, reader: SecondaryReader, asset_
 
 
 @pytest.mark.parametrize("past", [False, True])
-def test_holdings(benchmark: BenchmarkFixture, reader: SecondaryReader, past: bool) -> None:
-    key = decode_key(KeyPair.from_seed(bytes([7]) * 32).public_key)
-    at_height = reader.head.height - ASSETS // 10 if past else None
+def test_holdings(benchmark: BenchmarkFixture, reader: SecondaryReader, history: History, past: bool) -> None:
+    key = decode_key(history.holder)
+    # Assets were given away in the last blocks, one in each.
+    at_height = reader.head.height - (history.assets - history.left) if past else None
     page = measure(
         benchmark,
         OUTPUTS,
         lambda: reader.read_holdings(key, at_height=at_height, after=None, limit=limits.PAGE_ITEMS_MAX),
     )
-    assert len(page.items) == ASSETS * (10 if past else 9) // 10
+    assert len(page.items) == (history.assets if past else history.left)
     assert {item.amount for item in page.items} == {5 * OUTPUTS_EACH}

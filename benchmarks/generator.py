@@ -89,11 +89,17 @@ def run_built_in(
     seconds: float,
     cycle: bool = False,
     delay_ms: int = 0,
+    rate: float = 0,
 ) -> Report:
-    """The same with our own generator, which ends early when everything is sent."""
+    """The same with our own generator, which ends early when everything is sent.
+
+    `rate`: requests fall due so many a second, whether those before are answered or not (open loop). One that
+    finds no free connection leaves late, and its wait counts from when it was due.
+    """
     command = [sys.executable, "-m", "benchmarks.generator", "--host", host, "--port", str(port)]
     command += ["--slices", str(slices), "--threads", str(threads), "--connections", str(connections)]
     command += ["--seconds", str(seconds), "--delay-ms", str(delay_ms), *(["--cycle"] if cycle else [])]
+    command += ["--rate", str(rate)]
     return _run("built-in", command)
 
 
@@ -128,11 +134,20 @@ class _Slice:
 
 
 class _Totals:
-    def __init__(self) -> None:
+    def __init__(self, rate: float) -> None:
+        self._pause_s = 1 / rate if rate else 0.0
+        self._due_s = time.perf_counter()
         self.latencies_s: deque[float] = deque()
         self.refused = 0
         self.broken = 0
         self.stopping = False
+
+    def due(self) -> float:
+        """When the next request is to leave, on the clock of `time.perf_counter`."""
+        if not self._pause_s:
+            return time.perf_counter()
+        self._due_s += self._pause_s
+        return self._due_s
 
 
 class _Client(asyncio.Protocol):
@@ -148,16 +163,30 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
-        self._send()
+        self._next()
 
-    def _send(self) -> None:
+    def _next(self) -> None:
         request = None if self._totals.stopping else self._source.next()
-        assert self._transport is not None
         if request is None:
-            self._transport.close()
+            self._end()
             return
-        self._began = time.perf_counter()
-        self._transport.write(request)
+        self._began = self._totals.due()
+        wait_s = self._began - time.perf_counter()
+        if wait_s > 0:
+            self._loop.call_later(wait_s, self._send, request)
+        else:
+            self._send(request)
+
+    def _send(self, request: bytes) -> None:
+        assert self._transport is not None
+        if self._totals.stopping:
+            self._end()
+        else:
+            self._transport.write(request)
+
+    def _end(self) -> None:
+        assert self._transport is not None
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -173,9 +202,9 @@ class _Client(asyncio.Protocol):
         self._totals.refused += head[9:10] != b"2"
         self._buffer = b""
         if self._delay_s:
-            self._loop.call_later(self._delay_s, self._send)
+            self._loop.call_later(self._delay_s, self._next)
         else:
-            self._send()
+            self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._totals.broken += exc is not None
@@ -185,7 +214,7 @@ class _Client(asyncio.Protocol):
 
 async def _generate(options: argparse.Namespace) -> None:
     sources = [_Slice(Path(f"{options.slices}.{number}"), options.cycle) for number in range(options.threads)]
-    totals = _Totals()
+    totals = _Totals(options.rate)
     loop = asyncio.get_running_loop()
     loop.call_later(options.seconds, setattr, totals, "stopping", True)
     began = time.perf_counter()
@@ -229,6 +258,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--delay-ms", type=int, default=0)
+    parser.add_argument(
+        "--rate", type=float, default=0, help="requests a second, 0 for as many as are answered"
+    )
     parser.add_argument("--cycle", action="store_true")
     uvloop.run(_generate(parser.parse_args()))
 

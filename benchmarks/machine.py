@@ -19,7 +19,12 @@ from tests.support.server import members_of_session
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 YARDSTICK_S = 1.0
-ROLES = {"bcdb.node.process": "node", "bcdb.node.projection": "projector", "bcdb.http.worker": "workers"}
+ROLES = {
+    "bcdb.node.process": "node",
+    "bcdb.node.projection": "projector",
+    "bcdb.http.worker": "workers",
+    "mongod": "mongod",
+}
 
 
 def description() -> str:
@@ -35,17 +40,23 @@ def description() -> str:
     )
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """User and system time of one process. Raises `OSError` when it is gone."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / TICKS_A_SECOND
+
+
 def cpu_seconds(session: int) -> dict[str, float]:
     """User and system time of a node's processes by role; the API workers are added up."""
     found: dict[str, float] = {}
     for pid in members_of_session(session):
         try:
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            program, *words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            used_s = cpu_seconds_of(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
-        role = next((ROLES[word] for word in words if word in ROLES), "supervisor")
-        found[role] = found.get(role, 0.0) + sum(map(int, times)) / TICKS_A_SECOND
+        role = next((ROLES[word] for word in (Path(program).name, *words) if word in ROLES), "supervisor")
+        found[role] = found.get(role, 0.0) + used_s
     return found
 
 

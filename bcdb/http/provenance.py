@@ -135,10 +135,9 @@ class AsJson(Shape):
 
     def whole(self, movements: Sequence[bytes]) -> bytes:
         head = b'{"asset_id":"%b","height":%d,"transactions":[' % (self.asset_id.encode(), self.height)
-        if not movements:
-            return head + b"]}"
-        # In one go, as all of it may be long.
-        return b",".join((head + movements[0], *movements[1:])) + b"]}"
+        # Copied once only: it may be long.
+        pieces = [piece for movement in movements for piece in (b",", movement)]
+        return b"".join((head, *pieces[1:], b"]}"))
 
 
 class AsDot(Shape):

@@ -13,7 +13,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d
 def to_text(time_ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC, without zeros at the end of the fraction."""
     seconds, ns = divmod(time_ns, _NS)
-    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    whole = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
     fraction = f".{ns:09d}".rstrip("0") if ns else ""
     return f"{whole}{fraction}Z"
 

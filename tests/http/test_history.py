@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import re
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from bcdb.http import provenance
 from bcdb.http.provenance import COLUMNS, quoted, shown
+from bcdb.ledger.history import Movement
+from bcdb.ledger.slices import Slices, whole
 from bcdb.model import limits
 from tests.http.world import Reply, World
 from tests.support.transactions import Signed, alice, bob, carol, create, transfer
@@ -168,6 +171,29 @@ class TestProvenance:
         monkeypatch.setattr(limits, "PAGE_BYTES_MAX", 2**30)
         assert (await world.get(path, format=form, at_height=7)).body == whole
 
+    async def test_a_wide_transaction_is_read_in_one_turn_and_written_in_another(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(provenance, "SLICE_RECORDS", 20)
+        made = create(recipients=[([alice.public_key], 1)] * 20)
+        await world.commit(made)
+        written = []
+
+        class Noting(provenance.AsJson):
+            def movement(self, movement: Movement, time_ns: int) -> bytes:
+                written.append(len(movement.outputs))
+                return super().movement(movement, time_ns)
+
+        reader = await world.services.ledger.ready()
+        shape = Noting(made.verified.id, 1)
+        reading = provenance.read_page(reader, made.verified.id, shape, None, 10)
+        next(reading)
+        assert not written
+        next(reading)
+        assert written == [20]
+        body, after = whole(reading)
+        assert (len(json.loads(body)["transactions"]), after) == (1, None)
+
     async def test_a_picture(self, world: World) -> None:
         made, sold, resold = await sale(world)
         reply = await world.get(f"{ASSETS}/{made.tx['id']}/provenance", format="dot")
@@ -310,6 +336,31 @@ class TestHoldings:
         assert {body["height"] for body in bodies} == {5}
         found = [item["asset_id"] for body in bodies for item in body["holdings"]]
         assert found == sorted(signed.tx["id"] for signed in made)
+
+    async def test_a_client_that_has_gone_is_not_read_for(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+        slices = 0
+
+        def endless(*_: object, **__: object) -> Slices[None]:
+            nonlocal slices
+            try:
+                while slices < 100_000:
+                    slices += 1
+                    begun.set()
+                    yield
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(await world.services.ledger.ready(), "read_holdings", endless)
+        async with world.serving() as (port, _):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET {holdings_path(KEYS[0])} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            await asyncio.wait_for(begun.wait(), 10)
+            writer.close()
+            await asyncio.wait_for(ended.wait(), 10)
+            assert slices < 100_000
 
     async def test_what_is_no_key(self, world: World) -> None:
         for text in ("x", "z" * 44, KEYS[0] + "1", "%00"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ async def test_a_search_waits_for_the_newest_block_but_not_for_ever(
     reply = await world.get("/api/v1/assets", search="old new")
     assert reply.headers["bcdb-height"] == "1"
     assert [item["data"]["text"] for item in reply.json()] == ["old"]
+
+
+async def test_the_next_page_waits_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SEARCH_WAIT_S_MAX", 30.0)
+    await world.commit(*(create(asset={"word": "apple", "n": n}) for n in range(2)))
+    first = await world.get("/api/v1/assets", search="apple", limit=1)
+    await world.stop_projecting()
+    await world.commit(create(asset={"word": "apple", "n": 2}))
+    reply = await asyncio.wait_for(world.get(first.next), 10)
+    assert (len(reply.json()), reply.headers["bcdb-height"]) == (1, "2")
 
 
 async def test_min_height_is_checked_and_not_a_part_of_the_next_page(world: World) -> None:

@@ -267,6 +267,25 @@ class TestSlices:
         assert len(both.items) == 100 * len(rich)
         follower.close()
 
+    def test_what_is_short_has_no_pause(self, ledger: Ledger) -> None:
+        made = create(recipients=[([alice.public_key], 1)] * 3)
+        commit(ledger, made)
+        commit(ledger, transfer([(made, 0)], [([bob.public_key], 1)]))
+        for height, amount in ((None, 2), (1, 3)):
+            with pytest.raises(StopIteration) as end:
+                next(ledger.reader.read_holdings(ALICE, at_height=height, after=None, limit=5))
+            assert end.value.value.items == [Holding(made.verified.id, amount, amount)]
+
+    def test_many_sums_are_made_a_page_in_a_turn_of_their_own(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(owners, "SLICE_ROWS", 2)
+        commit(ledger, *[create(asset={"n": number}) for number in range(3)])
+        reading = ledger.reader.read_holdings(ALICE, at_height=None, after=None, limit=5)
+        next(reading)
+        next(reading)
+        assert len(whole(reading).items) == 3
+
     def test_memory_holds_two_pages_of_sums(self, monkeypatch: pytest.MonkeyPatch) -> None:
         chance = random.Random(1)
         ids = [chance.randbytes(32) for _ in range(2_000)]

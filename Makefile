@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PACKAGES := bcdb consensus query
-CODE := $(PACKAGES) tests benchmarks
+CODE := $(PACKAGES) tests benchmarks docker
 
 .PHONY: run test lint format bench npm clean help
 .DEFAULT_GOAL := help

@@ -261,7 +261,7 @@ class CometEngine:
             await self._watched.quiet()
         if self._server is not None:
             await self._server.stop()
-        await self._rpc.close()
+        self._rpc.close()
 
 
 class _Watched:

@@ -7,20 +7,19 @@ answer one in bytes; what CometBFT tells in words is told apart here, and nowher
 import asyncio
 import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from consensus.cometbft import answers
 from consensus.cometbft.answers import TEXT_CHARS_MAX, ConnectedPeer, Header, SignedHeader, Status
+from consensus.cometbft.channel import AnswerTooLong, Channel, ChannelError
 from consensus.cometbft.files import TCP, UNIX
 from consensus.engine import CODE_OK, Admission, EngineError, Refused, Validator
 
 CALL_S_MAX = 15.0
 """Longer than CometBFT itself gives a call (10 s)."""
-CONNECTIONS_MAX = 32
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 VALIDATORS_A_PAGE = 100
 VALIDATORS_MAX = 10_000
@@ -28,7 +27,7 @@ VALIDATORS_MAX = 10_000
 _IN_CACHE = "tx already exists in cache"
 _FULL = ("mempool is full", "mempool is still rechecking")
 _TOO_LARGE = ("Tx too large", "request body too large")
-_NOT_NOW = ("appConn mempool", "while node is catching up")
+_NOT_NOW = ("appConn mempool", "while node is catching up", "confirmation not received")
 _NO_SUCH_HEIGHT = ("must be less than or equal to the current blockchain height", "is not available")
 """Parts of what CometBFT 0.38 and 0.39 say (mempool/errors.go, rpc/core)."""
 
@@ -55,18 +54,15 @@ class CometRpc:
     """A client of the RPC at `address`: `unix:///path`, or `tcp://` with a host and a port."""
 
     def __init__(self, address: str) -> None:
-        limits = httpx.Limits(max_connections=CONNECTIONS_MAX)
         if address.startswith(UNIX):
-            path = address.removeprefix(UNIX)
-            self._transport = httpx.AsyncHTTPTransport(uds=path, limits=limits, trust_env=False)
-            self._url = httpx.URL("http://cometbft/")
+            self._channel = Channel(Path(address.removeprefix(UNIX)))
         else:
-            self._transport = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
-            self._url = httpx.URL(f"http://{quote(address.removeprefix(TCP), safe=':[]')}/")
+            host, _, port = address.removeprefix(TCP).rpartition(":")
+            self._channel = Channel((host.strip("[]"), int(port)))
         self._address = address
 
-    async def close(self) -> None:
-        await self._transport.aclose()
+    def close(self) -> None:
+        self._channel.close()
 
     async def broadcast(self, tx: bytes) -> Admission:
         """Offer a transaction to the mempool, once `check` has judged it.
@@ -142,13 +138,16 @@ class CometRpc:
         body = msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters})
         try:
             async with asyncio.timeout(CALL_S_MAX):
-                content = await self._post(body)
+                content = await self._channel.post(body, bytes_max=ANSWER_BYTES_MAX)
         except TimeoutError:
             text = f"CometBFT did not answer {method} within {CALL_S_MAX:.0f} s"
             raise RpcUnavailable(text) from None
-        except httpx.TransportError as error:
-            text = f"CometBFT's RPC at {self._address} can't be reached ({error or type(error).__name__})"
+        except ChannelError as error:
+            text = f"CometBFT's RPC at {self._address} can't be reached: {error}"
             raise RpcUnavailable(text) from error
+        except AnswerTooLong:
+            text = f"CometBFT's answer to {method} is longer than {ANSWER_BYTES_MAX} bytes"
+            raise RpcError(text) from None
         try:
             answer = msgspec.json.decode(content, type=_Envelope)
             if answer.error is not None:
@@ -156,21 +155,6 @@ class CometRpc:
             return make(msgspec.json.decode(answer.result, type=kind))
         except (msgspec.MsgspecError, ValueError) as error:
             raise RpcError(f"CometBFT's answer to {method} is not as expected: {error}") from error
-
-    async def _post(self, body: bytes) -> bytes:
-        """The bytes of an answer. The transport is used without httpx's client, which would log each call."""
-        headers = {"host": "cometbft", "content-type": "application/json", "content-length": str(len(body))}
-        request = httpx.Request("POST", self._url, headers=headers, content=body)
-        response = await self._transport.handle_async_request(request)
-        content = bytearray()
-        try:
-            async for part in response.aiter_raw():
-                content += part
-                if len(content) > ANSWER_BYTES_MAX:
-                    raise RpcError(f"An answer of CometBFT is longer than {ANSWER_BYTES_MAX} bytes")
-        finally:
-            await response.aclose()
-        return bytes(content)
 
 
 class _Told(RpcError):

@@ -24,6 +24,8 @@ class Server:
         self.asked: list[dict[str, Any]] = []
         self.hold = asyncio.Event()
         self.hold.set()
+        self.connections = 0
+        self.open: list[asyncio.StreamWriter] = []
 
     def result(self, value: object) -> None:
         self.answer = json.dumps({"jsonrpc": "2.0", "id": 1, "result": value}).encode()
@@ -33,6 +35,8 @@ class Server:
         self.answer = json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open.append(writer)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -61,7 +65,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 async def client(server: Server) -> AsyncIterator[CometRpc]:
     made = CometRpc(f"unix://{server.path}")
     yield made
-    await made.close()
+    made.close()
 
 
 async def test_what_becomes_of_a_transaction(server: Server, client: CometRpc) -> None:
@@ -183,9 +187,53 @@ async def test_bounds(server: Server, client: CometRpc, monkeypatch: pytest.Monk
         await client.status()
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", "closed"),
+        (b"", "closed"),
+    ],
+)
+async def test_other_servers(tmp_path: Path, said: bytes, what: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, str(tmp_path / "other.sock")):
+        client = CometRpc(f"unix://{tmp_path}/other.sock")
+        with pytest.raises(RpcUnavailable, match=what):
+            await client.status()
+
+
+async def test_headers_without_end(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 50_000)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, str(tmp_path / "other.sock")):
+        client = CometRpc(f"unix://{tmp_path}/other.sock")
+        with pytest.raises(RpcError, match=r"longer than|no HTTP"):
+            await client.status()
+
+
+async def test_connections_are_used_again(server: Server, client: CometRpc) -> None:
+    server.result({"peers": []})
+    for _ in range(3):
+        await asyncio.gather(*(client.peers() for _ in range(50)))
+    assert (len(server.asked), server.connections) == (150, 32)
+    for writer in server.open:
+        writer.close()
+    await asyncio.sleep(0.05)
+    assert await client.peers() == ()
+    assert server.connections == 33
+
+
 async def test_nobody_is_there(tmp_path: Path) -> None:
     for address in (f"unix://{tmp_path}/none.sock", "tcp://127.0.0.1:1", "tcp://[::1]:1"):
         client = CometRpc(address)
         with pytest.raises(RpcUnavailable, match=r"can't be reached"):
             await client.status()
-        await client.close()
+        client.close()

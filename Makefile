@@ -28,6 +28,7 @@ run: .venv/.run-stamp
 
 test: .venv/.dev-stamp
 	@$(BIN)/python -m tests.support.nodejs
+	@$(BIN)/python -m tests.support.cometbft
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 npm: .venv/.dev-stamp
@@ -63,5 +64,5 @@ clean:
 
 .venv/.dev-stamp: .venv/.python-stamp pyproject.toml $(CONSTRAINTS)
 	@echo "installing bcdb and what its tests need into .venv (once)"
-	@$(PIP_INSTALL) --editable '.[dev,mongo]'
+	@$(PIP_INSTALL) --editable '.[dev,mongo,engine]'
 	@touch $@ .venv/.run-stamp

@@ -118,6 +118,8 @@ class Reader:
         raw = self._get(self._transactions, transaction_id)
         if raw is None:
             return None
+        if len(raw) < PLACE_BYTES:
+            raise StoreError("The record of a transaction is damaged; run `bcdb fsck`.")
         height, position = unpack_place(raw)
         return StoredTransaction(raw[PLACE_BYTES:], height, position)
 
@@ -185,6 +187,8 @@ class Reader:
                 continue
             if len(items) == limit:
                 return Page(items, items[-1].cursor)
+            if len(row) != ID_BYTES + PLACE_BYTES or value[:1] not in NAMES:
+                raise StoreError("The record of an asset's transaction is damaged; run `bcdb fsck`.")
             height, position = unpack_place(row, ID_BYTES)
             items.append(AssetTransaction(value[1:], NAMES[value[:1]], height, position))
         return Page(items, None)

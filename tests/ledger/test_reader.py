@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bcdb.ledger import Ledger, open_reader
 from bcdb.ledger.cursors import decode_cursor, encode_cursor
 from bcdb.ledger.reader import OwnedOutput, Reader
+from bcdb.ledger.records import asset_key
 from bcdb.model import decode_key
 from bcdb.model.errors import InvalidCursor, StoreError
 from tests.ledger.world import accept, commit
@@ -199,3 +200,18 @@ def test_there_is_nothing_to_follow(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="There is no ledger at"):
         open_reader(tmp_path / "nothing", tmp_path / "scratch")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_damaged_rows_are_told_as_such(ledger: Ledger, shares: Signed) -> None:
+    families = ledger.reader._families
+    whole = families["transactions"][shares.verified.id]
+    for damaged in (b"", whole[:11]):
+        families["transactions"][shares.verified.id] = damaged
+        with pytest.raises(StoreError, match="damaged; run `bcdb fsck`"):
+            ledger.reader.transaction(shares.verified.id)
+    asset = shares.verified.id
+    first = asset_key(asset, 1, 0)
+    for key, value in ((first, b"?" + asset), (first + b"\0", b"")):
+        families["assets"][key] = value
+        with pytest.raises(StoreError, match="damaged; run `bcdb fsck`"):
+            ledger.reader.transactions_of(asset, limit=10)

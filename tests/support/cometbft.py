@@ -203,3 +203,7 @@ def cluster(path: Path, count: int, *, outsiders: int = 0) -> list[Home]:
         made = settings(own, p2p_listen=addresses[number], peers=peers, timeout_commit_s=0.1)
         homes.append(write_home(own / "home", made, document, node_key=name, validator_key=key))
     return homes
+
+
+if __name__ == "__main__":
+    program()

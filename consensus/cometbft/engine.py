@@ -120,15 +120,15 @@ class CometEngine:
             block_bytes_max=self._block_bytes_max,
         )
         try:
-            await self._server.start()
-            if settings.rpc_socket is not None:
-                # One that was killed leaves its socket there, and could not listen on it again.
-                settings.rpc_socket.unlink(missing_ok=True)
+            try:
+                await self._server.start()
+                if settings.rpc_socket is not None:
+                    # One that was killed leaves its socket there, and could not listen on it again.
+                    settings.rpc_socket.unlink(missing_ok=True)
+            except OSError as error:
+                raise EngineError(f"The sockets of the engine can't be opened: {error}") from error
             await self._process.start()
             await self._until_ended(self._until_ready())
-        except OSError as error:
-            await self._end()
-            raise EngineError(f"The application's socket can't be opened: {error}") from error
         except BaseException:
             await self._end()
             raise

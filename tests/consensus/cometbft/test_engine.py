@@ -370,6 +370,18 @@ async def test_what_cannot_be_started(place: Path) -> None:
         await made.start(Application())
 
 
+async def test_an_application_that_cannot_begin(place: Path) -> None:
+    class Broken(Application):
+        async def init_chain(self, genesis: cometbft.Genesis) -> cometbft.InitResult:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await engine(node(place)).start(Broken())
+    away = engine(node(place, app_socket=place / "away" / "abci.sock"))
+    with pytest.raises(EngineError, match="sockets of the engine can't be opened"):
+        await away.start(Application())
+
+
 async def test_stop_before_anything_was_done(place: Path) -> None:
     application = Application()
     made = engine(node(place))

@@ -99,6 +99,8 @@ def check_store(home: Path | None, flags: Mapping[str, Any], *, as_json: bool) -
         say(f"{count} differences between the query store of {settings.home} and its ledger.", "bold red")
     else:
         say(f"The query store of {settings.home} is what its ledger says, up to block {height}.", "green")
+    if kind == "sqlite" and settings.mongo_path.exists():
+        note("That was SQLite's. To check the MongoDB of the node's own, say --mongo.")
     if height < head:
         note(f"It is behind: the ledger ends at block {head}. A node that runs makes that good.")
     if count:

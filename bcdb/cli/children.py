@@ -47,6 +47,8 @@ class Child:
         self._started_s = 0.0
         self.started: Callable[[], None] = lambda: None
         """Called after each start."""
+        self.last_words: Callable[[], str] = lambda: ""
+        """Why it ended by itself with an error, if it does not log that as all others do."""
 
     async def start(self) -> asyncio.subprocess.Process:
         # A Ctrl-C goes to all processes of the terminal; it is this one that decides when the others end. A
@@ -77,7 +79,11 @@ class Child:
                 self.failures = 0
             pause = min(PAUSE_S_FIRST * 2.0 ** min(self.failures, 10), PAUSE_S_MAX)
             self.failures += 1
-            logger.warning("ended; it is started again", child=self.name, how=fate(code), pause_s=pause)
+            words = self.last_words() if code > 0 or code == -signal.SIGABRT else ""
+            reason = {"reason": words} if words else {}
+            logger.warning(
+                "ended; it is started again", child=self.name, how=fate(code), pause_s=pause, **reason
+            )
             await asyncio.sleep(pause)
 
     def signal(self, number: int) -> None:

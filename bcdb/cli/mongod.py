@@ -40,6 +40,8 @@ OPEN_S_MAX = 60.0
 CLOSE_S_MAX = 30.0
 """Times for a mongod that is started for one command, and may have a crash to recover from."""
 ALREADY_INITIALIZED = 23
+ABORTING = frozenset((23089, 23090, 4757800, 6384300))
+"""Lines of its log that tell only that it aborts, whatever for."""
 
 logger = structlog.get_logger()
 
@@ -84,6 +86,7 @@ class Mongod:
             descriptors=(lock,),
             environment=child_environment(settings.metrics_path),
         )
+        self.child.last_words = self.last_words
 
     @property
     def member(self) -> str:
@@ -162,8 +165,14 @@ def _last_error(log: bytes) -> str:
     for line in reversed(log.splitlines()):
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)
-            if entry.get("s") in ("E", "F"):
+            if entry.get("s") in ("E", "F") and entry.get("id") not in ABORTING:
                 more = entry.get("attr", {}).get("error")
+                if more == 0:
+                    # The storage engine clears up behind an error, and that is none.
+                    continue
+                with contextlib.suppress(KeyError, TypeError):
+                    # The storage engine's number for it is in `error`, its sentence is here.
+                    more = entry["attr"]["message"]["msg"]
                 what = f"{entry['msg']}: {more}" if more else str(entry["msg"])
                 return f"It says: {what[:300].rstrip('.')}. "
     return ""

@@ -27,8 +27,15 @@ SILENCE_S_MAX = 60.0
 def show_status(nodes: list[str] | None, home: Path | None, *, as_json: bool) -> None:
     """Print the status of a node's query store. Raises `Unavailable` if the store is away."""
     with connect(nodes, home, timeout_s=ANSWER_S_MAX) as client:
-        found = client.store()
         url = client.node().url
+        try:
+            found = client.store()
+        except Unreachable:
+            # The node does answer, or this says that it doesn't; then what hangs is its store.
+            url = client.node().url
+            raise Unavailable(
+                f"The node {url} answers, but its query store has not for {ANSWER_S_MAX:g} s."
+            ) from None
     if as_json:
         print_json(found)
         return

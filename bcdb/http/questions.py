@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from bcdb.http.body import Disconnected
 from bcdb.http.errors import ArgumentError, RequestError
 from bcdb.http.metrics import QUESTION_SECONDS, QUESTIONS
 from bcdb.model import limits
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 WAIT_MARGIN_S = 1.0
 """What a store may take beyond the time that it was told to wait for a height."""
+GONE_LOOK_S = 0.1
+"""A question is given up so soon after its client has gone away."""
 
 
 class Seen(NamedTuple):
@@ -62,18 +65,24 @@ class Questions:
         kind: Kind,
         question: Callable[[QueryStore, int], Awaitable[Result]],
         min_height: int | None = None,
+        gone: Callable[[], bool] = lambda: False,
     ) -> Result:
         """The result of `question`, which is called with the store and the height that it has.
 
         Before it the store is waited for, up to `limits.SEARCH_WAIT_S_MAX`: with `min_height` until it is so
         far, without until it is where the ledger is now; then a store that is behind answers all the same. 0
         waits for nothing. Raises `ArgumentError` for a cursor that is none, `RequestError` for what can't be
-        answered, `Overloaded`, and `Unavailable` if the store is away, hangs or is below `min_height`.
+        answered, `Overloaded`, `Unavailable` if the store is away, hangs or is below `min_height`, and
+        `Disconnected` soon after `gone` says that nobody waits for the answer any more.
         """
-        with self._counted(kind):
+
+        async def work() -> Result:
             store = self._opened()
             height = await self._fresh(store, min_height)
             return await self._answered(lambda: question(store, height))
+
+        with self._counted(kind):
+            return await _while_wanted(work(), gone)
 
     async def status(self) -> Status:
         """What the store tells of itself, also while it is being built. Raises `Overloaded`,
@@ -160,6 +169,9 @@ class Questions:
         except QueryError as error:
             outcome = "unavailable"
             raise Unavailable(error.text) from None
+        except Disconnected:
+            outcome = "given_up"
+            raise
         except BcdbError as error:
             outcome = {Overloaded: "overloaded", Unavailable: "unavailable"}.get(type(error), "refused")
             raise
@@ -184,6 +196,23 @@ class Questions:
         except Exception:
             log.exception("The query store can't be looked at")
         return False
+
+
+async def _while_wanted(work: Coroutine[Any, Any, Result], gone: Callable[[], bool]) -> Result:
+    """The result of `work`, which ends early, with `Disconnected`, when `gone` says so.
+
+    Else those who ask for much and hang up would leave no turn to those who stay.
+    """
+    working = asyncio.create_task(work)
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=GONE_LOOK_S)
+            if not working.done() and gone():
+                raise Disconnected
+        return working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _bounded(work: Awaitable[Result], timeout_s: float) -> Result:

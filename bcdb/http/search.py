@@ -3,6 +3,7 @@
 How long a page may become is decided here; the order and the meaning of a search are the store's.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from bcdb.http.questions import Questions
@@ -23,7 +24,13 @@ class Found(NamedTuple):
 
 
 async def search(
-    questions: Questions, kind: Kind, text: str, limit: int, after: str | None, min_height: int | None
+    questions: Questions,
+    kind: Kind,
+    text: str,
+    limit: int,
+    after: str | None,
+    min_height: int | None,
+    gone: Callable[[], bool],
 ) -> Found:
     """The best matches, at most `limit`, behind the cursor `after`.
 
@@ -33,7 +40,7 @@ async def search(
     async def find(store: QueryStore, height: int) -> Found:
         return await _find(store, height, kind, text, limit, after)
 
-    return await questions.ask("search", find, min_height)
+    return await questions.ask("search", find, min_height, gone)
 
 
 async def _find(

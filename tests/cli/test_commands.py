@@ -1,5 +1,6 @@
 """Commands that need no node: what they make, what they print, and their one-sentence errors."""
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -12,6 +13,7 @@ from bcdb.ledger import Ledger, fsck
 from bcdb.node.keyfile import read_key_file, write_key_file
 from bcdb.node.settings import read_config, read_settings
 from query.errors import StoreUnavailable
+from query.sqlite import SqliteStore
 from tests.cli.running import fail, json_of, run, succeed
 from tests.support.server import free_ports
 from tests.support.transactions import alice, bob
@@ -158,6 +160,16 @@ def test_fsck_of_a_store_that_cannot_be_checked(tmp_path: Path) -> None:
     assert "--mongo" in fail("fsck", "--store", "--home", tmp_path, "--json", code=2)
     away = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"
     fail("fsck", "--store", "--home", tmp_path, "--mongo-uri", away, code=2)
+
+
+def test_fsck_says_when_another_store_was_checked_than_may_be_meant(tmp_path: Path) -> None:
+    Ledger.open(tmp_path / "ledger", chain_id="test").close()
+    asyncio.run(SqliteStore.open(tmp_path / "query.sqlite").close())
+    assert "--mongo" not in run("fsck", "--store", "--home", tmp_path).stderr
+    (tmp_path / "mongo").mkdir()
+    done = run("fsck", "--store", "--home", tmp_path)
+    assert done.exit_code == 0
+    assert "say --mongo" in done.stderr
 
 
 def test_unknown_settings_are_named(tmp_path: Path) -> None:

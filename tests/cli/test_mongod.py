@@ -162,6 +162,28 @@ async def test_what_can_not_start_says_why(tmp_path: Path, lock: int) -> None:
     assert caught.value.text.endswith(f"See {settings.mongo_path / 'mongod.log'}.")
 
 
+async def test_each_end_with_an_error_is_logged_with_its_reason(
+    tmp_path: Path, lock: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path / "home")
+    (settings.mongo_path / "WiredTiger").write_text("nonsense")
+    (settings.mongo_path / "WiredTiger.wt").write_text("nonsense")
+    (settings.mongo_path / "storage.bson").write_text("nonsense")
+    settings.make_folders()
+    mongod = Mongod(settings, lock)
+    keeping = asyncio.create_task(mongod.child.keep(lambda pid: None))
+    try:
+        await until(lambda: mongod.child.failures > 0)
+        await asyncio.sleep(0)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await mongod.child.stop(PATIENCE_S)
+    (line, *_) = [each for each in capsys.readouterr().out.splitlines() if "it is started again" in each]
+    assert "It says: " in line
+    assert str(settings.mongo_path / "mongod.log") in line
+
+
 def test_no_mongod_is_a_sentence(tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from query.errors import StoreUnavailable
 
@@ -182,6 +204,23 @@ def test_the_last_error_of_a_log() -> None:
     log = b"cut off\n" + "\n".join(map(json.dumps, lines)).encode() + b"\n[1]\n{"
     assert own._last_error(log) == "It says: Stopping: DBPathInUse: in use. "
     assert own._last_error(b"") == ""
+
+
+def test_the_error_before_an_abort() -> None:
+    lines = [
+        {
+            "s": "E",
+            "id": 22435,
+            "msg": "Engine",
+            "attr": {"error": 2, "message": {"msg": "x.wt: no such file"}},
+        },
+        {"s": "E", "id": 22435, "msg": "Engine", "attr": {"error": 0, "message": {"msg": "8 pages left"}}},
+        {"s": "F", "id": 23089, "msg": "Fatal assertion", "attr": {"msgid": 28559}},
+        {"s": "F", "id": 23090, "msg": "\n\n***aborting after fassert() failure\n\n"},
+        {"s": "F", "id": 6384300, "msg": "Writing fatal message", "attr": {"message": "Got signal: 6."}},
+    ]
+    log = "\n".join(map(json.dumps, lines)).encode()
+    assert own._last_error(log) == "It says: Engine: x.wt: no such file. "
 
 
 def test_memory_for_its_cache() -> None:

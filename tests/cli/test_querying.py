@@ -74,6 +74,12 @@ def test_a_node_that_stays_away_ends_it(tmp_path: Path, monkeypatch: pytest.Monk
         follow(Told(Unavailable("away")), Settings(home=tmp_path))
 
 
+def test_a_store_that_hangs_is_not_told_as_a_node_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(querying, "connect", lambda *_, **__: Told(Unreachable("timed out")))
+    with pytest.raises(Unavailable, match="The node http://node answers, but its query store has not"):
+        querying.show_status(None, None, as_json=False)
+
+
 def test_the_status_tells_of_what_is_being_built(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -310,6 +310,46 @@ class TestBounds:
         assert "3 questions wait here already" in refused.json()["message"]
         assert (await world.ask("assets", {"min_height": 0})).status == 200
 
+    @pytest.mark.parametrize(("method", "path", "body"), [each for each in OF_THE_STORE if each[1] != QUERY])
+    async def test_who_hangs_up_makes_room(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: bytes
+    ) -> None:
+        monkeypatch.setattr(limits, "QUESTIONS_AT_ONCE_MAX", 2)
+        store = await put_in(world, Faulty())
+        stuck = asyncio.Event()
+
+        async def slow(*_: object) -> Any:
+            store.inside += 1
+            try:
+                await stuck.wait()
+            finally:
+                store.inside -= 1
+
+        for name in ("find", "aggregate", "search_assets", "search_metadata"):
+            monkeypatch.setattr(store, name, slow)
+        kind = {"assets": "find", "aggregate": "aggregate"}.get(path.rpartition("/")[2], "search")
+        counted = f'bcdb_questions_total{{kind="{kind}",outcome="given_up"}}'
+        given_up = await figure(world, counted) or 0.0
+        async with world.serving() as (port, _):
+            writers = []
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+                writer.write(head.encode() + body)
+                writers.append(writer)
+            while store.inside < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert store.inside == 2, "who waits for an answer is not given up"
+            for writer in writers:
+                writer.close()
+            async with asyncio.timeout(FAST_S):
+                while store.inside:
+                    await asyncio.sleep(0.01)
+            await put_in(world, Faulty())
+            assert (await world.request(method, path, body)).status == 200
+        assert await figure(world, counted) == given_up + 5
+
 
 class TestFigures:
     async def test_a_store_that_is_up_to_date(self, world: World) -> None:

@@ -14,6 +14,7 @@ from bcdb.http.answer import Answer, height_header, json_array, to_json
 from bcdb.http.body import read_body
 from bcdb.http.describe import (
     ApiRequest,
+    gone_of,
     head_of,
     operation,
     problems,
@@ -127,7 +128,7 @@ class Query(Controller):
         given, raw = await _asked(request, collection)
         asked = QUESTION.parse(raw)
         wanted = _higher(given.min_height, asked.min_height)
-        return reply(await found(services_of(request), collection, asked, wanted))
+        return reply(await found(services_of(request), collection, asked, wanted, gone_of(request)))
 
     @post(
         "/{collection:str}/aggregate",
@@ -142,7 +143,7 @@ class Query(Controller):
         given, raw = await _asked(request, collection)
         asked = AGGREGATION.parse(raw)
         wanted = _higher(given.min_height, asked.min_height)
-        return reply(await aggregated(services_of(request), collection, asked, wanted))
+        return reply(await aggregated(services_of(request), collection, asked, wanted, gone_of(request)))
 
 
 async def status_of_store(services: Services) -> Answer:
@@ -161,7 +162,13 @@ async def status_of_store(services: Services) -> Answer:
     return Answer(200, to_json(body), headers=(height_header(status.height),))
 
 
-async def found(services: Services, collection: str, asked: Question, min_height: int | None) -> Answer:
+async def found(
+    services: Services,
+    collection: str,
+    asked: Question,
+    min_height: int | None,
+    gone: Callable[[], bool],
+) -> Answer:
     """A page of documents. Raises `RequestError` and as `Questions.ask` does."""
     question = _checked(lambda: _find(collection, asked))
 
@@ -179,7 +186,7 @@ async def found(services: Services, collection: str, asked: Question, min_height
     if min_height is None and asked.after is not None:
         # The first page has decided how new the others are: there is nothing to wait for.
         min_height = 0
-    page = await services.questions.ask("find", find, min_height)
+    page = await services.questions.ask("find", find, min_height, gone)
     body = b'{"height":%d,"documents":%b,"next":%b}' % (
         page.height,
         json_array(page.documents),
@@ -189,7 +196,11 @@ async def found(services: Services, collection: str, asked: Question, min_height
 
 
 async def aggregated(
-    services: Services, collection: str, asked: Aggregation, min_height: int | None
+    services: Services,
+    collection: str,
+    asked: Aggregation,
+    min_height: int | None,
+    gone: Callable[[], bool],
 ) -> Answer:
     """What a pipeline makes. Raises `RequestError` and as `Questions.ask` does."""
     stages = _checked(lambda: pipelines.check(asked.pipeline, collection))
@@ -198,7 +209,7 @@ async def aggregated(
         return await store.aggregate(collection, stages)
 
     await reach(services, min_height)
-    made = await services.questions.ask("aggregate", make, min_height)
+    made = await services.questions.ask("aggregate", make, min_height, gone)
     body = b'{"height":%d,"documents":%b}' % (made.height, json_array(made.documents))
     return Answer(200, body, headers=(height_header(made.height),))
 

@@ -1,10 +1,12 @@
 """Full text search: assets by their data, transactions by their metadata."""
 
+from collections.abc import Callable
+
 from litestar import Controller, Response, get
 from msgspec import Struct
 
 from bcdb.http.answer import Answer, Header, height_header, json_array
-from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
+from bcdb.http.describe import ApiRequest, gone_of, operation, problems, query_of, reply, services_of
 from bcdb.http.documents import FoundAsset, FoundMetadata
 from bcdb.http.errors import RequestError
 from bcdb.http.params import (
@@ -65,7 +67,8 @@ class Assets(Controller):
         responses=problems(),
     )
     async def search(self, request: ApiRequest) -> Response[list[FoundAsset]]:
-        return reply(await found(services_of(request), "assets", QUERY.parse(query_of(request))))
+        asked = QUERY.parse(query_of(request))
+        return reply(await found(services_of(request), "assets", asked, gone_of(request)))
 
 
 class Metadata(Controller):
@@ -81,10 +84,11 @@ class Metadata(Controller):
         responses=problems(),
     )
     async def search(self, request: ApiRequest) -> Response[list[FoundMetadata]]:
-        return reply(await found(services_of(request), "metadata", QUERY.parse(query_of(request))))
+        asked = QUERY.parse(query_of(request))
+        return reply(await found(services_of(request), "metadata", asked, gone_of(request)))
 
 
-async def found(services: Services, kind: Kind, asked: Query) -> Answer:
+async def found(services: Services, kind: Kind, asked: Query, gone: Callable[[], bool]) -> Answer:
     """A page of matches."""
     if not asked.search:
         raise RequestError(400, EMPTY)
@@ -96,7 +100,7 @@ async def found(services: Services, kind: Kind, asked: Query) -> Answer:
     await reach(services, asked.min_height)
     # Where to go on is told by a page that was there: there is nothing to wait for.
     min_height = 0 if asked.min_height is None and asked.after is not None else asked.min_height
-    page = await search(services.questions, kind, asked.search, asked.limit, asked.after, min_height)
+    page = await search(services.questions, kind, asked.search, asked.limit, asked.after, min_height, gone)
     headers: list[Header] = [height_header(page.height)]
     if page.next is not None:
         arguments = {"search": asked.search, "limit": str(asked.limit), "after": page.next}

@@ -304,7 +304,7 @@ class _Reader:
         search, language = asked.get("$search"), asked.get("$language")
         if not isinstance(search, str) or len(search) > TEXT_CHARS_MAX:
             raise InvalidSearch(f"$text takes $search, a text of at most {TEXT_CHARS_MAX:,} characters")
-        if language is not None and language not in LANGUAGES:
+        if language is not None and not (isinstance(language, str) and language in LANGUAGES):
             raise InvalidSearch("$language is not one of " + ", ".join(sorted(LANGUAGES)))
         return Text(search, language)
 

@@ -157,7 +157,10 @@ class Projector:
                     f"The query store is at block {checkpoint.height}, which the ledger does not have"
                 )
             if mark != checkpoint.mark:
-                raise StoreDamaged(f"The query store is at block {checkpoint.height} of another ledger")
+                raise StoreDamaged(
+                    f"The query store is at block {checkpoint.height} of another ledger; if another node"
+                    " writes to it too, give each node a database of its own"
+                )
         elif any((await self._store.status()).counts.values()):
             # What is left of a first batch. Nothing tells of which ledger it was.
             raise StoreDamaged("The query store holds documents, but no block as a whole")

@@ -39,6 +39,14 @@ COMMAND_MS = 5_000
 OPEN_S_MAX = 60.0
 CLOSE_S_MAX = 30.0
 """Times for a mongod that is started for one command, and may have a crash to recover from."""
+QUESTION_BYTES_MAX = 32 * 1024 * 1024
+"""Memory of one step of one question; MongoDB's own bound is 100 MiB, and strangers may ask many at once."""
+MEMORY_PARAMETERS = (
+    "internalDocumentSourceGroupMaxMemoryBytes",
+    "internalQueryMaxBlockingSortMemoryUsageBytes",
+    "internalQueryMaxPushBytes",
+    "internalQueryMaxAddToSetBytes",
+)
 ALREADY_INITIALIZED = 23
 ABORTING = frozenset((23089, 23090, 4757800, 6384300))
 """Lines of its log that tell only that it aborts, whatever for."""
@@ -113,6 +121,7 @@ class Mongod:
                 hello = await client.admin.command("hello")
                 if hello.get("hosts") != [self.member]:
                     await _make_replica_set(client.admin, self.member)
+                await _bound_memory(client.admin)
                 return bool(hello.get("isWritablePrimary"))
         except PyMongoError as error:
             logger.debug("mongod is not ready", text=str(error)[:200])
@@ -145,6 +154,13 @@ class Mongod:
             log.seek(max(0, self._log.stat().st_size - LAST_WORDS_BYTES))
             reason = _last_error(log.read())
         return f"{reason}See {self._log}."
+
+
+async def _bound_memory(admin: Any) -> None:
+    """Not among the arguments: a mongod that does not know one of them would not start."""
+    for name in MEMORY_PARAMETERS:
+        with contextlib.suppress(OperationFailure):
+            await admin.command("setParameter", 1, **{name: QUESTION_BYTES_MAX})
 
 
 async def _make_replica_set(admin: Any, member: str) -> None:

@@ -13,6 +13,7 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     DuplicateKeyError,
@@ -53,8 +54,8 @@ UNAVAILABLE_CODES = frozenset(
         # Host, network, shutdown, no longer primary, interrupted.
         *(6, 7, 8, 63, 89, 91, 134, 189, 202, 262, 317, 358, 9001, 10058, 10107),
         *(11600, 11601, 11602, 13388, 13435, 13436),
-        # Not allowed, no such cursor, collection dropped under the query, disk full.
-        *(11, 13, 18, 43, 175, 225, 237, 365, 385, 14031),
+        # Not allowed, no such index or cursor, collection dropped under the query, disk full.
+        *(11, 13, 18, 27, 43, 175, 225, 237, 365, 385, 14031),
     )
 )
 """What MongoDB refuses for reasons that are not in the question."""
@@ -176,7 +177,11 @@ def unavailable(error: Exception) -> StoreUnavailable:
 def said(error: Exception) -> str:
     """What the database said of itself, on one line and not too long."""
     text = ""
-    if isinstance(error, OperationFailure) and not isinstance(error, DuplicateKeyError):
+    if isinstance(error, BulkWriteError):
+        # Its own text has the documents in it, which are nobody's business in a log.
+        failed = (error.details or {}).get("writeErrors") or (error.details or {}).get("writeConcernErrors")
+        text = str((failed or [{}])[0].get("errmsg") or "some of the documents were not written")
+    elif isinstance(error, OperationFailure) and not isinstance(error, DuplicateKeyError):
         text = str((error.details or {}).get("errmsg") or "")
     text = " ".join((text or str(error)).split()).rstrip(".")
     return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]}…"

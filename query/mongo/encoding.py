@@ -13,6 +13,7 @@ from struct import error as PackingError
 from typing import Any
 
 import msgspec
+from bson import DatetimeMS
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from query.documents import Place
@@ -173,6 +174,9 @@ def decode(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     """As JSON, what MongoDB has types for and JSON has not."""
     if isinstance(value, int):
+        return int(value)
+    if isinstance(value, DatetimeMS):
+        # Beyond the years that a calendar has: milliseconds since 1970.
         return int(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -157,6 +157,16 @@ async def _make_indexes(database: Database, name: str, text_search: bool) -> Non
         await database[name].create_indexes(models)
 
 
+async def missing_indexes(database: Database, text_search: bool) -> list[str]:
+    """The indexes that somebody has dropped, each as `collection.index`."""
+    missing = []
+    for name in COLLECTIONS:
+        wanted = [model.document["name"] for model in index_models(name, text_search)]
+        there = await database[name].index_information() if wanted else {}
+        missing += [f"{name}.{index}" for index in wanted if index not in there]
+    return missing
+
+
 def index_models(collection: str, text_search: bool) -> list[IndexModel]:
     """The indexes that a collection must have beside that of `_id`."""
     models = [IndexModel(list(keys), name=index_name(keys)) for keys in INDEXES[collection]]

@@ -70,6 +70,9 @@ async def test_it_takes_writes_on_a_private_socket_and_nothing_else(tmp_path: Pa
             hello = client.admin.command("hello")
             assert (hello["setName"], hello["isWritablePrimary"]) == ("bcdb", True)
             pid = client.admin.command("serverStatus")["pid"]
+            asked = dict.fromkeys(own.MEMORY_PARAMETERS, 1)
+            bounds = client.admin.command("getParameter", 1, **asked)
+            assert {bounds[name] for name in asked} == {own.QUESTION_BYTES_MAX}
         sockets = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         assert not [row for row in listening if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]

@@ -249,6 +249,8 @@ class TestRefusals:
             ({"$text": {"$search": 1}}, "$text takes $search, a text"),
             ({"$text": {"$search": "a", "$caseSensitive": True}}, "$text has no `$caseSensitive`"),
             ({"$text": {"$search": "a", "$language": "klingon"}}, "$language is not one of"),
+            ({"$text": {"$search": "a", "$language": []}}, "$language is not one of"),
+            ({"$text": {"$search": "a", "$language": {}}}, "$language is not one of"),
             ({"$or": [{"$text": {"$search": "a"}}]}, "$text may stand once, at the top"),
             ({"data.x": {"$text": {"$search": "a"}}}, "$text does not stand behind a path"),
         ],

@@ -116,6 +116,19 @@ async def test_collections_of_somebody_else_are_refused_and_kept(
     assert client[database][name].count_documents({"precious": True}) == 1
 
 
+async def test_indexes_that_are_dropped_are_made_again(
+    store: MongoStore, database: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("query.mongo.store.FAULT_LOOK_S", 0.0)
+    await store.project(chain(2))
+    client[database]["assets"].drop_indexes()
+    with pytest.raises(StoreUnavailable, match="index"):
+        await store.search_assets("common", 1)
+    assert await store.fault() is None
+    assert len(await store.search_assets("common", 1)) == 1
+    assert list(await store.indexes()) == []
+
+
 @pytest.mark.parametrize("names", [["assets"], ["state"], ["state", *COLLECTIONS]])
 async def test_what_is_dropped_under_the_writer_is_noticed(
     store: MongoStore, database: str, client: Client, names: list[str], monkeypatch: pytest.MonkeyPatch

@@ -6,11 +6,14 @@ from typing import Any
 import bson
 import msgspec
 import pytest
+from bson import DatetimeMS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pymongo.errors import BulkWriteError
 
 from query.documents import Place
 from query.mongo import encoding
+from query.mongo.connection import said
 from query.mongo.encoding import (
     CODEC,
     DEPTH_MAX,
@@ -165,3 +168,13 @@ def test_what_is_no_place_is_told(identifier: Any) -> None:
     assert place_of("assets", identifier) is None
     assert place_of("assets", id_of("assets", Place(3, 4))) == Place(3, 4)
     assert place_of("outputs", id_of("outputs", Place(3, 4, 5))) == Place(3, 4, 5)
+
+
+def test_times_beyond_the_calendar_are_milliseconds() -> None:
+    assert to_json({"at": DatetimeMS(2**62)}) == b'{"at":4611686018427387904}'
+
+
+def test_what_is_said_of_a_batch_has_no_document_in_it() -> None:
+    failed = {"index": 0, "code": 14031, "errmsg": "no space left", "op": {"metadata": {"secret": 1}}}
+    assert said(BulkWriteError({"writeErrors": [failed]})) == "no space left"
+    assert "secret" not in said(BulkWriteError({"writeErrors": [], "writeConcernErrors": []}))

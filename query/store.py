@@ -63,12 +63,14 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
     `id`: the transaction, 64 hex digits. `document`: JSON bytes as the HTTP interface answers them,
     `{"data":…,"id":"…"}` for an asset and `{"metadata":…,"id":"…"}` for metadata.
-    `cursor`: give it as `after` to go on behind this one.
+    `cursor`: give it as `after` to go on behind this one. `height`: no page of this search shows a document
+    above it.
     """
 
     id: str
     document: bytes
     cursor: str
+    height: int
 
 
 class Find(msgspec.Struct, frozen=True):

@@ -49,8 +49,12 @@ async def _find(
     ask = store.search_assets if kind == "assets" else store.search_metadata
     documents: list[bytes] = []
     size, wanted = 0, min(limit, FIRST_ITEMS)
+    is_first = after is None
     while True:
         found = await ask(text, wanted, after)
+        if found and not documents:
+            # Later pages show what the first one could see, whatever the store has by now.
+            height = max(height, found[0].height) if is_first else found[0].height
         documents += [item.document for item in found]
         size += sum([len(item.document) for item in found])
         if len(found) < wanted:

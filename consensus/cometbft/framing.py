@@ -15,6 +15,7 @@ from typing import Any, cast
 from google.protobuf.message import DecodeError
 
 from consensus.cometbft.messages import Request, Response
+from consensus.engine import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
         kind = request.WhichOneof("value")
         handler = self._handlers.get(kind or "")
         if handler is None:
-            raise NotImplementedError(f"This application does not answer {kind or 'an empty request'}.")
+            raise EngineError(f"This application does not answer {kind or 'an empty request'}.")
         answer = handler(getattr(request, kind))
         if isinstance(answer, Awaitable):
             return _framed_later(kind, answer)

@@ -120,7 +120,7 @@ async def search(
     ids = ranking.ids[cursor.place : wanted]
     bodies = await _bodies(database, collection, ids)
     return [
-        Found(name, body, Cursor(cursor.height, place).encode())
+        Found(name, body, Cursor(cursor.height, place).encode(), cursor.height)
         for place, identifier in enumerate(ids, cursor.place + 1)
         if (found := bodies.get(identifier)) is not None
         for name, body in (found,)

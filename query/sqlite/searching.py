@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from query import text as language
 from query.sqlite import asking, files
-from query.sqlite.tables import BODY_TABLES, TEXT_TABLES, strings_of, sum_of
+from query.sqlite.tables import BODY_TABLES, POSITION_BITS, TEXT_TABLES, strings_of, sum_of
 from query.store import (
     SEARCH_CHARS_MAX,
     SEARCH_LIMIT_MAX,
@@ -147,7 +147,8 @@ class _Page(NamedTuple):
                     if not self.asked.strings_match([*strings_of(body), name]):
                         continue
                 document = b'{"%b":%b,"id":"%b"}' % (field, body, name.encode())
-                yield Found(name, document, Cursor(cursor.newest, place).encode())
+                height = cursor.newest >> POSITION_BITS
+                yield Found(name, document, Cursor(cursor.newest, place).encode(), height)
                 count += 1
                 if count == limit:
                     return

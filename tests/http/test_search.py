@@ -141,3 +141,16 @@ async def test_without_a_store_it_is_503(world: World) -> None:
     reply = await world.get("/api/v1/assets", search="a")
     assert (reply.status, reply.json()["status"]) == (503, 503)
     assert (await world.get("/health/ready")).json()["projected_height"] is None
+
+
+async def test_later_pages_tell_the_height_of_the_first_one(either_world: World) -> None:
+    world = either_world
+    await world.commit(*(create(asset={"word": "apple", "n": n}) for n in range(3)))
+    first = await world.get("/api/v1/assets", search="apple", limit=1)
+    await world.commit(create(asset={"word": "apple", "n": "late"}))
+    second = await world.get(first.next)
+    third = await world.get(second.next)
+    assert [reply.headers["bcdb-height"] for reply in (first, second, third)] == ["3", "3", "3"]
+    assert "link" not in third.headers
+    fresh = await world.get("/api/v1/assets", search="apple", limit=10)
+    assert (fresh.headers["bcdb-height"], len(fresh.json())) == ("4", 4)

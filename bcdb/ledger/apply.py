@@ -4,7 +4,7 @@ Pure: no clock, no randomness, no store. Whatever must be identical on all nodes
 and in the rules of `operations`, in the order of the block; nothing here knows what this node has accepted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from bcdb.ledger.records import (
     pack_height,
     pack_place,
 )
+from bcdb.ledger.slices import SLICE_BYTES, SLICE_TRANSACTIONS, Slices, whole
 from bcdb.ledger.view import Overlay, StateView, Writes
 from bcdb.model.errors import ValidationError
 from bcdb.model.transaction import Verified
@@ -56,7 +57,8 @@ class TransactionResult(Struct, frozen=True, gc=False):
 class Outcome(Struct):
     """What a block does. `results` has one entry for each transaction of the block, in order; `committed` are
     those that it commits, by position; `rejected` those that break a stateful rule, without the `Invalid`
-    ones; `spent` is the id of the spender by the 36-byte key of each output that it spends.
+    ones; `spent` is the id of the spender by the 36-byte key of each output that it spends, those that it
+    makes itself too.
 
     `settled` is filled by `Ledger.commit` and is this node's own matter: for each accepted transaction that
     the block settles None (committed) or the Rejection.
@@ -77,27 +79,43 @@ class Outcome(Struct):
 
 def apply_block(view: StateView, header: BlockHeader, transactions: Sequence[Verified | Invalid]) -> Outcome:
     """Apply one block on the state of the block before it. Raises ValueError when heights do not follow."""
+    return whole(apply_slices(view, header, transactions))
+
+
+def apply_slices(
+    view: StateView, header: BlockHeader, transactions: Sequence[Verified | Invalid]
+) -> Slices[Outcome]:
+    """The same in slices, with the same outcome however they are cut.
+
+    What `view` answers must not change before the last one. Nothing is written, so it may be given up.
+    """
     parent = view.head
     if header.height != parent.height + 1:
         raise ValueError(f"block {header.height} can't follow block {parent.height}")
     overlay = Overlay(view, header.height)
+    frontier = view.frontier
     committed: list[Verified] = []
     rejected: list[TransactionResult] = []
     results: list[TransactionResult] = []
-    for transaction in transactions:
-        if isinstance(transaction, Invalid):
-            error = transaction.error
-            results.append(TransactionResult(transaction.id, "rejected", -1, error.name, error.text))
-        else:
-            result = _apply_transaction(transaction, overlay, committed)
-            results.append(result)
-            if result.status == "rejected":
-                rejected.append(result)
-    leaves = [
-        leaf_hash(header.height, position, header.time_ns, transaction.id)
-        for position, transaction in enumerate(committed)
-    ]
-    frontier, overlay.writes.log = append(parent.log_size, view.frontier, leaves)
+    for part in _parts(transactions):
+        if results:
+            yield
+        first = len(committed)
+        for transaction in part:
+            if isinstance(transaction, Invalid):
+                error = transaction.error
+                results.append(TransactionResult(transaction.id, "rejected", -1, error.name, error.text))
+            else:
+                result = _apply_transaction(transaction, overlay, committed)
+                results.append(result)
+                if result.status == "rejected":
+                    rejected.append(result)
+        leaves = [
+            leaf_hash(header.height, position, header.time_ns, transaction.id)
+            for position, transaction in enumerate(committed[first:], first)
+        ]
+        frontier, nodes = append(parent.log_size + first, frontier, leaves)
+        overlay.writes.log += nodes
     head = Head(
         header.height,
         header.time_ns,
@@ -129,6 +147,18 @@ def apply_block(view: StateView, header: BlockHeader, transactions: Sequence[Ver
         parent_app_hash=parent.app_hash,
         settled={},
     )
+
+
+def _parts(transactions: Sequence[Verified | Invalid]) -> Iterator[Sequence[Verified | Invalid]]:
+    """The transactions of a block in order, as many at a time as one slice applies: one at least."""
+    start = size_bytes = 0
+    for at, transaction in enumerate(transactions):
+        if at - start >= SLICE_TRANSACTIONS or size_bytes >= SLICE_BYTES:
+            yield transactions[start:at]
+            start, size_bytes = at, 0
+        if not isinstance(transaction, Invalid):
+            size_bytes += len(transaction.body)
+    yield transactions[start:]
 
 
 def _apply_transaction(

@@ -15,7 +15,7 @@ from rocksdict import WriteBatch
 
 from bcdb.ledger import trace
 from bcdb.ledger.apphash import app_hash
-from bcdb.ledger.apply import Invalid, Outcome, apply_block, head_write
+from bcdb.ledger.apply import Invalid, Outcome, apply_slices, head_write
 from bcdb.ledger.crashpoints import reach
 from bcdb.ledger.merkle import EMPTY_ROOT
 from bcdb.ledger.operations import check
@@ -29,8 +29,11 @@ from bcdb.ledger.records import (
     decode_rejection,
     encode_head,
     encode_rejection,
+    output_key,
     pack_height,
+    unpack_output,
 )
+from bcdb.ledger.slices import Slices, whole
 from bcdb.ledger.store import (
     META_FORMAT,
     META_HEAD,
@@ -224,7 +227,29 @@ class Ledger:
 
     def apply(self, header: BlockHeader, transactions: Sequence[Verified | Invalid]) -> Outcome:
         """What the block does to the ledger as it stands. Changes nothing; see `apply.apply_block`."""
-        return apply_block(self._view, header, transactions)
+        return whole(self.applying(header, transactions))
+
+    def applying(self, header: BlockHeader, transactions: Sequence[Verified | Invalid]) -> Slices[Outcome]:
+        """The same in slices, of some milliseconds unless one transaction alone takes longer.
+
+        In the pauses transactions may be accepted, which the outcome does not depend on. Nothing may be
+        committed: `commit` refuses an outcome whose parent is not the head any more.
+        """
+        return apply_slices(self._view, header, transactions)
+
+    def is_dead(self, transaction: Verified) -> bool:
+        """Whether it can't be committed any more: it is already, or an output that it spends is spent.
+
+        Once dead, always dead. What spends an output that does not exist yet is not. One that is not dead
+        becomes so with the first block whose outcome has its id in `committed` or an input of it in `spent`.
+        """
+        if self._view.has_transaction(transaction.id):
+            return True
+        for spend in transaction.spends:
+            record = self._view.get_output(output_key(spend.transaction_id, spend.output_index))
+            if record is not None and unpack_output(record)[4] != 0:
+                return True
+        return False
 
     def commit(self, outcome: Outcome) -> int:
         """Write the block in one batch, not synced, with all that it settles here; fills `outcome.settled`.

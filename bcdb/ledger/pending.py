@@ -122,7 +122,9 @@ class CommittedView:
     sure.
 
     What it answers is what the store would: an entry that is pending is not committed, and an output that is
-    reserved is as it was when it was reserved.
+    reserved is as it was when it was reserved. Both end only with a commit, so it does not matter either what
+    is accepted while a block is applied in slices: an entry with the id of a transaction of that very block,
+    or with its inputs, is known to be absent from the store, and to find those inputs unspent there.
     """
 
     __slots__ = ("_pending", "_reader")

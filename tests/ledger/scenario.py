@@ -6,6 +6,7 @@ every run; in the output an id is shown by the name of its transaction.
 
     create NAME by WHO [-> WHO AMOUNT, ...]          transfer NAME of SOURCE/INDEX, ... -> WHO AMOUNT, ...
     accept NAME ...       apply NAME ...       commit           block NAME ...  (apply and commit)
+    begin NAME ...        slice            (apply one transaction at a time, the last slice gives the block)
     flush                 close (and open)     kill             power-cut
     status NAME ...       outputs WHO [spent | unspent]         asset NAME       log
     fsck
@@ -13,8 +14,10 @@ every run; in the output an id is shown by the name of its transaction.
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from bcdb.ledger import Outcome, TransactionResult
+from bcdb.ledger.slices import Slices
 from bcdb.model import decode_key
 from tests.ledger.world import cut, faults, header, image, log_sizes, open_ledger
 from tests.support.transactions import Signed, alice, bob, carol, create, transfer
@@ -54,6 +57,7 @@ class Runner:
         self._synced: dict[str, int] = {}
         self._transactions: dict[str, Signed] = {}
         self._applied: Outcome | None = None
+        self._applying: Slices[Outcome] | None = None
         self.flush()
 
     def finish(self) -> None:
@@ -70,6 +74,8 @@ class Runner:
             "accept": self.accept,
             "apply": self.apply,
             "commit": self.commit,
+            "begin": self.begin,
+            "slice": self.slice,
             "block": lambda names: "\n".join((self.apply(names), self.commit())),
             "flush": self.flush,
             "close": self.close,
@@ -122,9 +128,27 @@ class Runner:
 
     def apply(self, names: str) -> str:
         height = self._ledger.head.height + 1
-        self._applied = self._ledger.apply(header(height), [item.verified for item in self._named(names)])
-        lines = [f"block {height}, app hash {self._applied.app_hash.hex()}"]
-        lines += [_result(result) for result in self._applied.results]
+        return self._show(self._ledger.apply(header(height), [item.verified for item in self._named(names)]))
+
+    def begin(self, names: str) -> str:
+        height = self._ledger.head.height + 1
+        self._applying = self._ledger.applying(header(height), [item.verified for item in self._named(names)])
+        return self.slice()
+
+    def slice(self, _: str = "") -> str:
+        assert self._applying is not None, "begin a block first"
+        with mock.patch("bcdb.ledger.apply.SLICE_TRANSACTIONS", 1):
+            try:
+                next(self._applying)
+            except StopIteration as end:
+                self._applying = None
+                return self._show(end.value)
+        return "a pause"
+
+    def _show(self, outcome: Outcome) -> str:
+        self._applied = outcome
+        lines = [f"block {outcome.header.height}, app hash {outcome.app_hash.hex()}"]
+        lines += [_result(result) for result in outcome.results]
         return "\n".join(lines)
 
     def commit(self, _: str = "") -> str:

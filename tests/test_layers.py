@@ -21,7 +21,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "bcdb.node": frozenset({"bcdb.ledger", "bcdb.model", "consensus", "query"}),
     "bcdb.client": frozenset({"bcdb.model"}),
     "bcdb.http": frozenset({"bcdb.node", "bcdb.ledger", "bcdb.model", "query"}),
-    "bcdb.cli": frozenset({"bcdb.client", "bcdb.node", "bcdb.ledger", "bcdb.model", "query"}),
+    "bcdb.cli": frozenset({"bcdb.client", "bcdb.node", "bcdb.ledger", "bcdb.model", "consensus", "query"}),
     "consensus": frozenset(),
     "query": frozenset(),
 }

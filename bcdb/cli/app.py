@@ -26,6 +26,8 @@ app.add_typer(keys, name="keys")
 app.add_typer(tx, name="tx")
 app.add_typer(config, name="config")
 app.add_typer(query, name="query")
+engine = typer.Typer(help="Get CometBFT, which orders in a network of nodes.", no_args_is_help=True)
+app.add_typer(engine, name="engine")
 
 KeyFile = Annotated[
     Path, typer.Option("--key", help="The key file to sign with, as `bcdb keys new` makes it.")
@@ -267,6 +269,38 @@ def fsck(
         check_store(home, flags, as_json=as_json)
     else:
         check_home(home, as_json=as_json)
+
+
+@app.command()
+@readable_errors
+def doctor(home: o.Home = None, as_json: o.AsJson = False) -> None:
+    """Tell what a node lacks, in its folder and on its machine, and how to get it; exit code 1 for a lack."""
+    from bcdb.cli.doctor import diagnose
+
+    diagnose(home, as_json=as_json)
+
+
+@engine.command("install")
+@readable_errors
+def engine_install(
+    version: Annotated[
+        str | None, typer.Option("--version", help="The version to build; a tested one if not given.")
+    ] = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Build CometBFT with Go into this user's cache, for all nodes on this machine; a minute, once."""
+    from bcdb.cli.engine import install
+
+    install(version, as_json=as_json)
+
+
+@engine.command("show")
+@readable_errors
+def engine_show(home: o.Home = None, as_json: o.AsJson = False) -> None:
+    """Print which CometBFT a node would use; exit code 1 if there is none."""
+    from bcdb.cli.engine import show
+
+    show(home, as_json=as_json)
 
 
 @query.command("status")

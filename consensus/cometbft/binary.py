@@ -50,6 +50,7 @@ HOW_TO_GET_GO = "install Go, or `pip install 'bcdb[engine]'`, which brings one"
 
 _DROPPED = ("GOOS", "GOARCH", "GOFLAGS", "GOROOT", "GOWORK", "GO111MODULE")
 """Variables that would make Go build another thing, or at another place, than what is asked for here."""
+_LINES_WANTED = " or ".join(f"{line}x" for line in LINES)
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}(-[0-9a-z.]{1,20})?")
 _GO_VERSION = re.compile(r"go(\d{1,3})\.(\d{1,3})")
 
@@ -127,10 +128,9 @@ def examine(path: Path) -> Binary:
         raise BinaryError(f"{path} is no CometBFT: it does not tell its version as one does") from error
     version = about.cometbft.partition("+")[0].removeprefix("v")
     if about.abci != ABCI or not version.startswith(LINES):
-        lines = " or ".join(f"{line}x" for line in LINES)
         raise BinaryError(
             f"{path} is CometBFT {version[:64]!r} with ABCI {about.abci[:64]!r}; "
-            f"CometBFT {lines} with ABCI {ABCI} is needed"
+            f"CometBFT {_LINES_WANTED} with ABCI {ABCI} is needed"
         )
     return Binary(path, version)
 
@@ -141,11 +141,13 @@ def install(version: str = VERSION, progress: Progress = lambda line: None) -> B
     Go loads what it needs from its module proxy, as the user's Go settings say.
     """
     path = cached(version)
+    if not version.startswith(LINES):
+        raise BinaryError(f"CometBFT {version} can't be used; {_LINES_WANTED} with ABCI {ABCI} is needed")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent / ".lock", progress):
             if path.exists():
-                return _checked(path, version)
+                return _kept(path, version)
             for left in path.parent.glob(f"{BUILD_PREFIX}*"):
                 # Of a build that was killed.
                 shutil.rmtree(left, ignore_errors=True)
@@ -157,7 +159,6 @@ def install(version: str = VERSION, progress: Progress = lambda line: None) -> B
                 built.rename(path)
     except OSError as error:
         raise BinaryError(f"{path.parent} can't hold CometBFT: {error.strerror}") from error
-    progress(f"CometBFT {version} is at {path}")
     return Binary(path, version)
 
 
@@ -177,10 +178,18 @@ def find_go() -> Path:
     raise BinaryError(f"Building CometBFT needs Go {wanted} or newer, and {seen}: {HOW_TO_GET_GO}")
 
 
+def _kept(path: Path, version: str) -> Binary:
+    """What the cache has already. Nothing is ever built over it."""
+    try:
+        return _checked(path, version)
+    except BinaryError as error:
+        raise BinaryError(f"{error}; remove {path}, and it is built again") from error
+
+
 def _checked(path: Path, version: str) -> Binary:
     found = examine(path)
     if found.version != version:
-        raise BinaryError(f"{path} says that it is CometBFT {found.version}, not {version}: remove it")
+        raise BinaryError(f"{path} says that it is CometBFT {found.version}, not {version}")
     return found
 
 

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +60,11 @@ def members_of_session(leader: int) -> list[int]:
 
 
 class Server:
-    """A node on `home`. `environment` is added to this process's own, without its `BCDB_*` variables."""
+    """A node on `home`. `environment` is added to this process's own, without its `BCDB_*` variables.
+
+    `as_configured`: on the ports, and with the workers, that `config.toml` of the home has; else on free
+    ports.
+    """
 
     def __init__(
         self,
@@ -68,16 +73,20 @@ class Server:
         workers: int = 2,
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        as_configured: bool = False,
     ) -> None:
         self.home = home
         self.host = "127.0.0.1"
-        self.port, self.stream_port = free_ports()
         self.log = home.parent / f"{home.name}.log"
-        self._command = [
-            *(str(BCDB), "start", "--home", str(home)),
-            *("--host", self.host, "--port", str(self.port), "--workers", str(workers)),
-            *flags,
-        ]
+        self._command = [str(BCDB), "start", "--home", str(home)]
+        if as_configured:
+            config = tomllib.loads((home / "config.toml").read_text())
+            self.port, self.stream_port = config["port"], config["stream_port"]
+        else:
+            self.port, self.stream_port = free_ports()
+            chosen = ["--host", self.host, "--port", str(self.port), "--workers", str(workers)]
+            self._command += chosen
+        self._command += flags
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BCDB_")}
         self._environment = {**inherited, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,6 +94,10 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:

@@ -6,6 +6,7 @@ may never look into the bytes it orders. Times are integer nanoseconds since the
 heights count from 1 and height 0 is the state before the first block.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -150,6 +151,20 @@ class Admission(Enum):
     """No room now; offer it again later."""
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How an engine does, for people and metrics. `text` says why it does not order, "" if it does.
+
+    `peers`: other nodes that it is connected to now. `is_catching_up`: it still fetches blocks that others
+    have. `is_validator`: whether this node votes. All up to some seconds old.
+    """
+
+    text: str = ""
+    peers: int = 0
+    is_catching_up: bool = False
+    is_validator: bool = True
+
+
 class Application(Protocol):
     """What is ordered. One call at a time, but for `check`, which may come between any two.
 
@@ -168,7 +183,7 @@ class Application(Protocol):
         `recheck`: it was admitted before, and a block has been committed since. Answers from memory.
         """
 
-    def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
+    async def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
         """Pick what to propose, changing no state. What it picks passes its own `process`."""
 
     async def process(self, block: Block) -> bool:
@@ -182,10 +197,19 @@ class Application(Protocol):
 
 
 class Engine(Protocol):
-    """What orders. `start`, then `run` until `stop`; `submit` in between."""
+    """What orders. `start`, then `run` until `stop`; `submit` in between.
+
+    `on_restart` is called when the engine has begun anew: what was submitted before and is in no block may be
+    lost, and is to be offered again.
+    """
+
+    on_restart: Callable[[], None]
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def condition(self) -> Condition: ...
 
     @property
     def validators(self) -> tuple[Validator, ...]:

@@ -17,6 +17,7 @@ from consensus.engine import (
     Application,
     Block,
     Checkpoint,
+    Condition,
     EngineError,
     Genesis,
     Proposal,
@@ -70,6 +71,12 @@ class SoloEngine:
         self._pool_bytes = 0
         self._wake = asyncio.Event()
         self._stopping = False
+        self.on_restart: Callable[[], None] = lambda: None
+        """Never called: what ends here ends for good."""
+
+    @property
+    def condition(self) -> Condition:
+        return Condition()
 
     @property
     def validators(self) -> tuple[Validator, ...]:
@@ -131,7 +138,7 @@ class SoloEngine:
         time_ns = max(self._time_ns + 1, self._clock())
         offered = tuple(self._pool)
         proposal = Proposal(height, time_ns, self._address, offered, self._block_bytes_max)
-        txs = application.prepare(proposal)
+        txs = await application.prepare(proposal)
         if sum(map(len, txs)) > self._block_bytes_max:
             raise EngineError(f"The application proposes more than {self._block_bytes_max} bytes")
         if not txs:

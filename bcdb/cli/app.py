@@ -21,11 +21,13 @@ app = typer.Typer(
 keys = typer.Typer(help="Make keys.", no_args_is_help=True)
 tx = typer.Typer(help="Send and read transactions.", no_args_is_help=True)
 config = typer.Typer(help="Look at the settings of a node.", no_args_is_help=True)
+network = typer.Typer(help="Found a network of several organisations, or join one.", no_args_is_help=True)
 query = typer.Typer(help="Look after the copy of the ledger that searches ask.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(tx, name="tx")
 app.add_typer(config, name="config")
 app.add_typer(query, name="query")
+app.add_typer(network, name="network")
 engine = typer.Typer(help="Get CometBFT, which orders in a network of nodes.", no_args_is_help=True)
 app.add_typer(engine, name="engine")
 
@@ -78,6 +80,9 @@ def init(
     mongo_uri: o.MongoUri = None,
     mongo_database: o.MongoDatabase = None,
     text_search: o.TextSearch = None,
+    engine: o.Engine = None,
+    p2p_listen: o.P2pListen = None,
+    p2p_external: o.P2pExternal = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Make a node's folder: config.toml with a chain id, and the node's key. What exists is kept."""
@@ -94,6 +99,9 @@ def init(
         "mongo_uri": mongo_uri,
         "mongo_database": mongo_database,
         "text_search": text_search,
+        "engine": engine,
+        "p2p_listen": p2p_listen,
+        "p2p_external": p2p_external,
     }
     settings, made = make_home(home, flags, kept=flags)
     if as_json:
@@ -104,7 +112,11 @@ def init(
     for path in made:
         say(f"Made {path}")
     say(f"Searches will be answered by {store_of(settings)}")
-    say(f"The home {settings.home} of chain {settings.chain_id} is ready: bcdb start --home {settings.home}")
+    if settings.engine == "cometbft" and not settings.genesis_path.exists():
+        say(f"The home {settings.home} is ready for a network: bcdb network card --home {settings.home} ...")
+    else:
+        say(f"The home {settings.home} of chain {settings.chain_id} is ready:")
+        say(f"  bcdb start --home {settings.home}")
 
 
 @app.command()
@@ -126,6 +138,10 @@ def start(
     mongo_uri: o.MongoUri = None,
     mongo_database: o.MongoDatabase = None,
     text_search: o.TextSearch = None,
+    engine: o.Engine = None,
+    p2p_listen: o.P2pListen = None,
+    p2p_external: o.P2pExternal = None,
+    cometbft: o.CometBft = None,
 ) -> None:
     """Run a node in the foreground, making what is missing in its folder; Ctrl-C or SIGTERM stops it."""
     from bcdb.cli.start import run_node
@@ -148,6 +164,10 @@ def start(
             "mongo_uri": mongo_uri,
             "mongo_database": mongo_database,
             "text_search": text_search,
+            "engine": engine,
+            "p2p_listen": p2p_listen,
+            "p2p_external": p2p_external,
+            "cometbft": absolute(cometbft) if cometbft else None,
         },
     )
 
@@ -325,6 +345,63 @@ def query_rebuild(
     from bcdb.cli.querying import rebuild
 
     rebuild(home, wait=wait, sure=yes)
+
+
+@network.command("card")
+@readable_errors
+def network_card(
+    name: Annotated[str, typer.Option(help="The member's name among the others.")],
+    address: Annotated[
+        str, typer.Option(help="Where peers dial this node; nowhere if not given.", metavar="HOST:PORT")
+    ] = "",
+    observer: Annotated[bool, typer.Option("--observer", help="The node does not vote.")] = False,
+    power: Annotated[int, typer.Option(help="The weight of its vote.", min=1)] = 10,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to make, instead of printing.")] = None,
+    home: o.Home = None,
+) -> None:
+    """Make the card of this home's node, for whoever founds the network; nothing in it is secret."""
+    from bcdb.cli.network import make_card, write_card
+
+    card = make_card(read_settings(home), name, address, votes=not observer, power=power)
+    if out is None:
+        print_json(card)
+    else:
+        write_card(card, out)
+        say(f"Made {out}")
+
+
+@network.command("genesis")
+@readable_errors
+def network_genesis(
+    cards: Annotated[list[Path], typer.Argument(help="The cards of all members.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make, for all members.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="The home of a stopped solo node: the chain goes on from its ledger."),
+    ] = None,
+    chain_id: o.ChainId = None,
+) -> None:
+    """Found a network: make its genesis and members' file from the cards of its members."""
+    from bcdb.cli.network import found_network, read_card
+
+    origin = None if source is None else read_settings(source)
+    genesis = found_network([read_card(path) for path in cards], out, chain_id=chain_id, source=origin)
+    say(f"Made {out}: chain {genesis.chain_id}, {len(genesis.validators)} validators")
+    say(f"Every member, you too: bcdb network join {out} --home HOME, then bcdb start --home HOME")
+
+
+@network.command("join")
+@readable_errors
+def network_join(
+    folder: Annotated[Path, typer.Argument(help="The folder that the founder has made.")],
+    home: o.Home = None,
+) -> None:
+    """Make this home a part of a network. What the node already holds must fit the network's genesis."""
+    from bcdb.cli.network import join_network
+
+    settings = read_settings(home)
+    genesis = join_network(folder, settings)
+    say(f"{settings.home} is a part of chain {genesis.chain_id}: bcdb start --home {settings.home}")
 
 
 @config.command("show")

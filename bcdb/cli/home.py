@@ -5,7 +5,9 @@ Nothing that exists is overwritten here, and no one gets past the lock while ano
 
 import contextlib
 import fcntl
+import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -18,6 +20,7 @@ from bcdb.model.errors import SettingsError
 from bcdb.model.keys import KeyPair
 from bcdb.node.keyfile import read_key_file, write_key_file
 from bcdb.node.settings import Settings, new_config, read_config, read_settings, write_private
+from consensus.cometbft.files import NODE_KEY, make_keys
 
 LOCK_POLL_S = 0.05
 
@@ -28,13 +31,21 @@ def make_home(
     """Make the folder, `config.toml` with a chain id and the node's key where they are missing.
 
     Gives the settings and what was made. A new `config.toml` has the chain id and what is `kept` of the
-    flags. Raises `SettingsError` or `KeyFileError`.
+    flags. A node of a network gets the keys of its CometBFT too, and its chain id with the network's genesis.
+    Raises `SettingsError`, `KeyFileError` or `EngineError`.
     """
     settings = read_settings(home, flags)
     settings.make_folders()
     made = []
     written = read_config(settings.config_path)
-    if "chain_id" not in written:
+    if settings.engine == "cometbft":
+        if not settings.config_path.exists():
+            write_private(settings.config_path, new_config(kept or {}).encode())
+            made.append(settings.config_path)
+        if not (settings.cometbft_path / NODE_KEY).exists():
+            made.append(settings.cometbft_path)
+        make_keys(settings.cometbft_path)
+    elif "chain_id" not in written:
         chain_id = settings.chain_id or f"bcdb-{secrets.token_hex(4)}"
         if settings.config_path.exists():
             text = settings.config_path.read_text(encoding="utf-8")
@@ -54,6 +65,20 @@ def make_home(
         made.append(settings.node_key_path)
     read_key_file(settings.node_key_path)
     return settings, made
+
+
+def write_settings(settings: Settings, values: Mapping[str, Any]) -> None:
+    """Put these values into `config.toml`, in the places that `new_config` has for them."""
+    path = settings.config_path
+    text = path.read_text(encoding="utf-8") if path.exists() else new_config({})
+    for name, value in values.items():
+        line = f"{name} = {json.dumps(value)}"
+        place = re.search(rf"^(# )?{name} = .*$", text, re.MULTILINE)
+        if place is not None:
+            text = text[: place.start()] + line + text[place.end() :]
+        else:
+            text += ("" if text.endswith("\n") or not text else "\n") + line + "\n"
+    write_private(path, text.encode())
 
 
 @contextlib.contextmanager

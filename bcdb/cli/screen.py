@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bcdb.model.errors import BcdbError
+from consensus.engine import EngineError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,6 +65,8 @@ def readable_errors(command: F) -> F:
     def run(*arguments: Any, **named: Any) -> Any:
         try:
             return command(*arguments, **named)
+        except EngineError as error:
+            fail(str(error))
         except BcdbError as error:
             from bcdb.model.errors import ValidationError
 

@@ -150,7 +150,9 @@ class Live(Struct, frozen=True):
 class Ready(Struct, frozen=True):
     """The worker has a node and a ledger. `height` is the last published block, `pending` waits for a block.
 
-    `projected_height` is how far the searches are, null while there is no query copy.
+    `projected_height` is how far the searches are, null while there is no query copy. `app_hash` is that of
+    `height`. In a network `peers` counts the nodes that this one is connected to, `catching_up` says that it
+    still fetches blocks that others have, `validator` that it votes; all three are up to some seconds old.
     """
 
     status: Literal["ready"]
@@ -159,3 +161,8 @@ class Ready(Struct, frozen=True):
     height: int
     pending: int
     projected_height: int | None
+    app_hash: HexId
+    engine: str
+    peers: int
+    catching_up: bool
+    validator: bool

@@ -38,12 +38,26 @@ BUNDLE_BYTES_MAX = 2 * 1024 * 1024
 BUNDLE_TRANSACTIONS_MAX = 2_000
 BUNDLE_SIGNATURES_MAX = 4_000
 BLOCK_BYTES_MAX = 4 * BUNDLE_BYTES_MAX
+BLOCK_TRANSACTIONS_MAX = 4 * BUNDLE_TRANSACTIONS_MAX
+BLOCK_SIGNATURES_MAX = 4 * BUNDLE_SIGNATURES_MAX
+"""Verifying a full block must take less than a third of the time that validators give a proposal."""
 CHAIN_ID_CHARS_MAX = 50
 
 # --- one node's own bounds ---
 WAL_BYTES_MAX = 256 * 1024 * 1024
 WAL_ENTRIES_MAX = 100_000
 REJECTED_HEIGHTS_KEPT = 100_000
+MEMBERS_MAX = 128
+"""Nodes in the members' file."""
+SUBMITTER_QUOTA_MB = 8
+"""MiB of one member's bundles that may wait at this node, unless the members' file says otherwise."""
+SUBMITTER_QUOTA_MB_MIN = 4
+"""Room for two of the largest bundles."""
+SUBMITTER_QUOTA_MB_MAX = 256
+SUBMITTER_BUNDLES_MAX = 256
+"""Bundles of one member that may wait at this node, whatever their size."""
+BUNDLES_IN_FLIGHT_MAX = 16
+"""Bundles of this node that wait for a block of CometBFT at a time; with the embedded engine it is one."""
 VERIFIED_CACHE_ENTRIES_MAX = 50_000
 VERIFIED_CACHE_BYTES_MAX = 128 * 1024 * 1024
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -69,6 +83,10 @@ BATCH_IN_FLIGHT_MAX = 2_000
 """Items of one batch that may wait for the node at a time."""
 BATCHES_PER_WORKER_MAX = 32
 COMMIT_WAIT_S_MAX = 10.0
+WRITE_WAIT_S_MAX = 5.0
+"""A write waits so long for the block `min_height`."""
+WAITING_WRITES_MAX = 1_000
+"""Writes of one worker that wait so; nothing of their bodies is read before."""
 SEARCH_WAIT_S_MAX = 2.0
 SEARCH_TEXT_CHARS_MAX = 1_024
 QUESTION_BYTES_MAX = 64 * 1024

@@ -1,19 +1,23 @@
 """The ledger as a consensus engine sees it: `consensus.engine.Application` over bundles.
 
-It judges bundles, never single transactions, and remembers what was verified under the exact bytes, never
-under an id that somebody claims. Nothing is written before `commit`, and `commit` returns only when it is
-durable.
+It judges bundles, never single transactions (see `pool`). Nothing is written before `commit`, and `commit`
+returns only when it is durable. What decides a block depends on the block and the committed state alone,
+never on who is a member here or what waits.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
+
 from bcdb.ledger import BlockHeader, Invalid, Ledger, Outcome
-from bcdb.ledger.bundle import decode_bundle
 from bcdb.ledger.crashpoints import reach
+from bcdb.ledger.slices import Slices
 from bcdb.model import limits
 from bcdb.model.errors import BundleError
 from bcdb.model.transaction import Verified
+from bcdb.node.chain import check_app_state
+from bcdb.node.pool import BundlePool, NotTaken, Opened
 from bcdb.node.verifiers import Result, Verifiers
 from consensus.engine import (
     AppInfo,
@@ -28,68 +32,21 @@ from consensus.engine import (
     TxResult,
 )
 
+log = structlog.get_logger(__name__)
+
 APP_VERSION = 1
 CODE_BUNDLE = 1
 """Not a bundle of this chain, or one with a transaction that is invalid by itself."""
 CODE_SETTLED = 2
 """Nothing in the bundle can still change anything."""
+CODE_NOT_TAKEN = 3
+"""The submitter is no member here, or has too much waiting. Another node may see that differently."""
+QUOTA_BYTES_ALONE = 64 * 1024 * 1024
+"""What may wait of a submitter where nobody says otherwise."""
+PREPARE_WAIT_S = 0.2
+"""What has just arrived is verified in some milliseconds; a block without it would be made for nothing."""
 RESULT_BYTES = {"committed": b"\x00", "duplicate": b"\x01", "rejected": b"\x02"}
 """A bundle's result data has one of these for each of its transactions, in order."""
-BUNDLES_BYTES_MAX = 4 * limits.BLOCK_BYTES_MAX
-
-
-class VerifiedCache:
-    """Transactions that passed verification, under their exact bytes.
-
-    It lives no longer than this process, so all entries are of one version of the limits. Bounded in entries
-    and bytes; the oldest leave first, and are verified again when they are met again.
-    """
-
-    def __init__(self, *, entries_max: int, bytes_max: int) -> None:
-        self._entries_max = entries_max
-        self._bytes_max = bytes_max
-        # The body itself is the key: a third of the time of a SHA-256 of it, and it is held anyway.
-        self._entries: dict[bytes, Verified] = {}
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def put(self, verified: Verified) -> None:
-        entries = self._entries
-        if verified.body in entries:
-            return
-        entries[verified.body] = verified
-        self._bytes += len(verified.body)
-        while len(entries) > self._entries_max or self._bytes > self._bytes_max:
-            self._bytes -= len(entries.pop(next(iter(entries))).body)
-
-    def get(self, body: bytes) -> Verified | None:
-        return self._entries.get(body)
-
-
-class Opened:
-    """A bundle that was looked into: its bodies, and one result for each once they are verified."""
-
-    __slots__ = ("bodies", "results", "task")
-
-    def __init__(self, bodies: Sequence[bytes]) -> None:
-        self.bodies = bodies
-        self.results: Sequence[Result] | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def is_valid(self) -> bool:
-        """Verified, every transaction valid by itself, and not more signatures than a bundle may have."""
-        results = self.results
-        if results is None:
-            return False
-        signatures = 0
-        for result in results:
-            if not isinstance(result, Verified):
-                return False
-            signatures += result.signatures
-        return signatures <= limits.BUNDLE_SIGNATURES_MAX
 
 
 class LedgerApplication:
@@ -97,6 +54,8 @@ class LedgerApplication:
 
     `written()` is called after each write that must become durable, `durable(mark)` waits until it is, and
     `committed(outcome, txs)` is told of every durable block, with the consensus transactions it was made of.
+    `quota_bytes(key)` tells how much of a submitter may wait here (see `pool`). `base_height`: where the
+    engine's chain begins; it has no block up to it.
     """
 
     def __init__(
@@ -107,95 +66,109 @@ class LedgerApplication:
         written: Callable[[], None],
         durable: Callable[[int], Awaitable[None]],
         committed: Callable[[Outcome, Sequence[bytes]], None],
+        quota_bytes: Callable[[bytes], int | None] = lambda submitter: QUOTA_BYTES_ALONE,
+        base_height: int = 0,
     ) -> None:
         self._ledger = ledger
-        self._verifiers = verifiers
         self._written = written
         self._durable = durable
         self._committed = committed
-        self._opened: dict[bytes, Opened] = {}
-        self._opened_bytes = 0
-        self._remembered = VerifiedCache(
-            entries_max=limits.VERIFIED_CACHE_ENTRIES_MAX, bytes_max=limits.VERIFIED_CACHE_BYTES_MAX
-        )
+        self._base_height = base_height
+        self.pool = BundlePool(ledger, verifiers, quota_bytes)
         self._outcome: Outcome | None = None
         self._block_txs: tuple[bytes, ...] = ()
-
-    def remember(self, bundle: bytes, transactions: Sequence[Verified]) -> None:
-        """This node made `bundle` of transactions that it has verified: they need no second look."""
-        opened = Opened([verified.body for verified in transactions])
-        opened.results = transactions
-        self._keep(bundle, opened)
-        for verified in transactions:
-            self._remembered.put(verified)
 
     # --- the calls of the engine ----------------------------------------------------------------------------
 
     def info(self) -> AppInfo:
         head = self._ledger.head
-        return AppInfo(head.height, head.app_hash, APP_VERSION, head.block_hash, head.time_ns)
+        height = 0 if head.height <= self._base_height else head.height
+        return AppInfo(height, head.app_hash, APP_VERSION, head.block_hash, head.time_ns)
 
     async def init_chain(self, genesis: Genesis) -> InitResult:
+        head = self._ledger.head
         if genesis.chain_id != self._ledger.chain_id:
             text = f"The engine begins chain {genesis.chain_id!r}, the ledger is of {self._ledger.chain_id!r}"
             raise EngineError(text)
-        return InitResult(self._ledger.head.app_hash, genesis.validators)
+        if genesis.app_state:
+            check_app_state(genesis.app_state, genesis.initial_height, head)
+        return InitResult(head.app_hash, genesis.validators)
 
     def check(self, tx: bytes, *, recheck: bool) -> CheckResult:
-        opened = self._opened.get(tx)
-        if opened is None:
-            try:
-                opened = self._open(tx)
-            except BundleError as error:
-                return CheckResult(CODE_BUNDLE, error.text)
+        try:
+            opened = self.pool.admit(tx)
+        except BundleError as error:
+            return CheckResult(CODE_BUNDLE, error.text)
+        except NotTaken as error:
+            return CheckResult(CODE_NOT_TAKEN, error.text)
         if opened.results is None:
-            if opened.task is None:
-                opened.task = asyncio.get_running_loop().create_task(self._verify(opened))
             return CheckResult()
         if not opened.is_valid:
+            self.pool.forget(tx)
             return CheckResult(CODE_BUNDLE, "The bundle has a transaction that is invalid by itself")
-        if recheck and self._is_settled(opened):
-            return CheckResult(CODE_SETTLED, "All transactions of the bundle are committed")
+        if recheck:
+            self.pool.watch(opened)
+        if not self.pool.has_effect(opened):
+            self.pool.forget(tx)
+            return CheckResult(CODE_SETTLED, "Nothing in the bundle can be committed any more")
         return CheckResult()
 
-    def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
-        chosen, size = [], 0
-        for tx in proposal.txs:
-            opened = self._opened.get(tx)
-            if opened is None or not opened.is_valid or self._is_settled(opened):
+    async def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
+        offered = [(tx, opened) for tx in proposal.txs if (opened := self.pool.get(tx)) is not None]
+        await self.pool.verify_within(PREPARE_WAIT_S, [opened for _, opened in offered])
+        chosen: list[bytes] = []
+        size = transactions = signatures = 0
+        for tx, opened in offered:
+            if not opened.is_valid or not self.pool.has_effect(opened):
                 continue
-            if size + len(tx) > proposal.bytes_max:
+            size += len(tx)
+            transactions += len(opened.bodies)
+            signatures += opened.signatures
+            if (
+                size > proposal.bytes_max
+                or transactions > limits.BLOCK_TRANSACTIONS_MAX
+                or signatures > limits.BLOCK_SIGNATURES_MAX
+            ):
                 break
             chosen.append(tx)
-            size += len(tx)
         return tuple(chosen)
 
     async def process(self, block: Block) -> bool:
+        bundles: list[Opened] = []
+        transactions = 0
         for tx in block.txs:
             try:
-                opened = self._opened.get(tx) or self._open(tx)
-            except BundleError:
-                return False
-            await self._verify(opened)
+                bundles.append(self.pool.open(tx))
+            except BundleError as error:
+                return _reject(block, error.text)
+            transactions += len(bundles[-1].bodies)
+        if transactions > limits.BLOCK_TRANSACTIONS_MAX or sum(map(len, block.txs)) > limits.BLOCK_BYTES_MAX:
+            return _reject(block, "It has more transactions or bytes than a block may have")
+        signatures = 0
+        for opened in bundles:
+            await self.pool.verify(opened)
             if not opened.is_valid:
-                return False
+                return _reject(block, "It has a transaction that is invalid by itself")
+            signatures += opened.signatures
+            if signatures > limits.BLOCK_SIGNATURES_MAX:
+                return _reject(block, "It has more signatures than a block may have")
         return True
 
     async def finalize(self, block: Block) -> Finalized:
         bundles: list[Sequence[Result] | None] = []
         for tx in block.txs:
             try:
-                opened = self._opened.get(tx) or self._open(tx)
+                opened = self.pool.open(tx)
             except BundleError:
                 bundles.append(None)
                 continue
-            await self._verify(opened)
+            await self.pool.verify(opened)
             bundles.append(opened.results)
         transactions: list[Verified | Invalid] = []
         for results in bundles:
             transactions += _as_transactions(results)
         header = BlockHeader(block.height, block.time_ns, block.proposer, block.hash)
-        outcome = self._ledger.apply(header, transactions)
+        outcome = await _pausing(self._ledger.applying(header, transactions))
         self._outcome, self._block_txs = outcome, block.txs
         return Finalized(_tx_results(bundles, outcome), outcome.app_hash)
 
@@ -207,50 +180,27 @@ class LedgerApplication:
         mark = self._ledger.commit(outcome)
         self._written()
         await self._durable(mark)
-        for tx in txs:
-            self._forget(tx)
+        self.pool.settle(outcome, txs)
         reach("node-before-publish")
         self._committed(outcome, txs)
         reach("node-after-publish")
         return Committed()
 
-    # --- bundles that were looked into ----------------------------------------------------------------------
 
-    def _open(self, tx: bytes) -> Opened:
-        opened = Opened(decode_bundle(tx, self._ledger.chain_id).transactions)
-        self._keep(tx, opened)
-        return opened
+async def _pausing(slices: Slices[Outcome]) -> Outcome:
+    """What the slices lead to; others of the event loop get their turn in the pauses."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        await asyncio.sleep(0)
 
-    def _keep(self, tx: bytes, opened: Opened) -> None:
-        self._forget(tx)
-        self._opened[tx] = opened
-        self._opened_bytes += len(tx)
-        while self._opened_bytes > BUNDLES_BYTES_MAX:
-            self._forget(next(iter(self._opened)))
 
-    def _forget(self, tx: bytes) -> None:
-        if self._opened.pop(tx, None) is not None:
-            self._opened_bytes -= len(tx)
-
-    async def _verify(self, opened: Opened) -> None:
-        """Fill `opened.results` from memory, and through the pool for what is not remembered."""
-        if opened.results is not None:
-            return
-        results: list[Result | None] = [self._remembered.get(body) for body in opened.bodies]
-        unknown = [at for at, result in enumerate(results) if result is None]
-        if unknown:
-            found = await self._verifiers.verify([opened.bodies[at] for at in unknown])
-            for at, result in zip(unknown, found, strict=True):
-                results[at] = result
-                if isinstance(result, Verified):
-                    self._remembered.put(result)
-        opened.results = [result for result in results if result is not None]
-
-    def _is_settled(self, opened: Opened) -> bool:
-        committed = self._ledger.reader.has_transaction
-        return opened.results is not None and all(
-            isinstance(result, Verified) and committed(result.id) for result in opened.results
-        )
+def _reject(block: Block, reason: str) -> bool:
+    log.warning("a proposal is rejected", height=block.height, proposer=block.proposer.hex(), reason=reason)
+    return False
 
 
 def _as_transactions(results: Sequence[Result] | None) -> list[Verified | Invalid]:

@@ -1,7 +1,7 @@
 """Packs durable transactions into bundles for the engine: at once while it is idle, fuller while it is busy.
 
-One bundle of this node is on its way at a time; what arrives meanwhile fills the next. A transaction stays
-the bundler's until a block has settled it, and is offered again when its bundle got lost.
+A bounded number of this node's bundles is on its way at a time; what arrives meanwhile fills the next. A
+transaction stays the bundler's until a block has settled it, and is offered again when its bundle got lost.
 """
 
 import asyncio
@@ -9,25 +9,56 @@ import collections
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import structlog
+from msgspec import Struct
 
-from bcdb.ledger.bundle import ENVELOPE_BYTES_MAX, ITEM_OVERHEAD_BYTES, encode_bundle
+from bcdb.ledger.bundle import ATTEMPT_MAX, ENVELOPE_BYTES_MAX, ITEM_OVERHEAD_BYTES, encode_bundle
 from bcdb.model import limits
 from bcdb.model.errors import BundleError
 from bcdb.model.transaction import Verified
 from consensus.engine import Admission, Engine, Refused, Signer
 
-PACE_S = 0.02
-"""Under load a bundle follows the one before it no sooner, unless it is full. A block costs about a
-millisecond here and a wake-up in every worker and in the projector, whatever it holds. Acceptance does not
-wait for it."""
 PACED_FROM = 16
 """Transactions in a bundle from which on it counts as load; a few clients that wait for commits are none."""
 RESEND_S = 15.0
-"""A bundle that no block has carried for so long is offered to the engine again."""
+RESEND_HEIGHTS = 20
+"""A bundle that no block has carried for so long, or for so many blocks, is offered to the engine again."""
+OFFERS_MAX = 4
+"""A bundle offered so often is given up; its transactions leave in another one."""
 FULL_PAUSE_S = 0.1
-"""Time until a bundle is offered again to an engine that had no room or did not want it."""
+FULL_PAUSE_S_MAX = 2.0
+"""Time until a bundle is offered again to an engine that had no room or did not want it; doubled each
+time."""
 
 log = structlog.get_logger(__name__)
+
+
+class Window(Struct, frozen=True):
+    """How much may be on its way at a time, and how long a bundle waits for more company under load.
+
+    `pace_s`: a block of the embedded engine costs about a millisecond here and a wake-up in every worker and
+    in the projector, whatever it holds; a bundle of CometBFT costs a message to every peer. Acceptance does
+    not wait for it.
+    """
+
+    bundles: int = 1
+    size_bytes: int = limits.BUNDLE_BYTES_MAX
+    pace_s: float = 0.02
+
+
+class _Flight:
+    """A bundle on its way."""
+
+    __slots__ = ("attempt", "height", "items", "offering", "offers", "pause_s", "timer")
+
+    def __init__(self, items: Sequence[Verified], attempt: int, height: int) -> None:
+        self.items = items
+        self.attempt = attempt
+        self.height = height
+        """Blocks seen when it was offered last."""
+        self.offers = 0
+        self.pause_s = FULL_PAUSE_S
+        self.timer: asyncio.TimerHandle | None = None
+        self.offering: asyncio.Task[None] | None = None
 
 
 class Bundler:
@@ -46,6 +77,7 @@ class Bundler:
         pending: Container[bytes],
         remember: Callable[[bytes, Sequence[Verified]], None],
         failed: Callable[[BaseException], None],
+        window: Window | None = None,
     ) -> None:
         self._engine = engine
         self._chain_id = chain_id
@@ -53,15 +85,28 @@ class Bundler:
         self._pending = pending
         self._remember = remember
         self._failed = failed
+        self._window = window or Window()
         self._loop = asyncio.get_running_loop()
         self._queue: collections.deque[Verified] = collections.deque()
-        self._flight: bytes | None = None
-        self._flight_items: Sequence[Verified] = ()
+        self._again: collections.deque[tuple[int, list[Verified]]] = collections.deque()
+        """What was bundled in vain, with the attempt that comes next: it leaves before the queue."""
+        self._flights: dict[bytes, _Flight] = {}
+        self._flights_bytes = 0
+        self._blocks = 0
         self._planned = False
         self._next_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._offering: asyncio.Task[None] | None = None
+        self._begun = False
         self._stopped = False
+
+    @property
+    def in_flight(self) -> int:
+        """Bundles on their way."""
+        return len(self._flights)
+
+    def begin(self) -> None:
+        """The engine takes bundles from now on."""
+        self._begun = True
+        self._plan()
 
     def add(self, items: Iterable[Verified]) -> None:
         """Queue transactions, each accepted and durable."""
@@ -69,22 +114,30 @@ class Bundler:
         self._plan()
 
     def block_committed(self, txs: Sequence[bytes]) -> None:
-        """A block is durable. If it carried or settled what is on its way, the next bundle can go."""
-        flight = self._flight
-        if flight is None:
-            self._plan()
-            return
-        left = [item for item in self._flight_items if item.id in self._pending]
-        if flight not in txs and left:
-            return
-        self._land(left)
+        """A block is durable. What it carried or settled has landed; what waits for too long is offered
+        again."""
+        self._blocks += 1
+        carried = set(txs) if self._flights else ()
+        for raw, flight in tuple(self._flights.items()):
+            if raw in carried or not any(item.id in self._pending for item in flight.items):
+                self._queue.extendleft(reversed(self._land(raw, flight)))
+            elif self._blocks - flight.height >= RESEND_HEIGHTS:
+                self._offer(raw, flight)
+        self._plan()
+
+    def engine_restarted(self) -> None:
+        """The engine may have lost what it was given."""
+        for raw, flight in tuple(self._flights.items()):
+            flight.offers = 0
+            self._offer(raw, flight)
 
     def stop(self) -> None:
         """Send nothing more. What is queued is in the write-ahead log and is found again at the next
         start.
         """
         self._stopped = True
-        self._cancel_timer()
+        for flight in self._flights.values():
+            _cancel_timer(flight)
 
     # --- one bundle's way -----------------------------------------------------------------------------------
 
@@ -93,7 +146,9 @@ class Bundler:
 
         Under load it waits for its time, unless there is enough for a full one.
         """
-        if self._planned or self._flight is not None or not self._queue or self._stopped:
+        if self._planned or self._stopped or not self._begun:
+            return
+        if not (self._queue or self._again) or not self._has_room():
             return
         self._planned = True
         if self._loop.time() >= self._next_s or len(self._queue) >= limits.BUNDLE_TRANSACTIONS_MAX:
@@ -101,29 +156,47 @@ class Bundler:
         else:
             self._loop.call_at(self._next_s, self._send_next)
 
+    def _has_room(self) -> bool:
+        """The largest bundle must always fit an empty window."""
+        flights, window = len(self._flights), self._window
+        if flights == 0:
+            return True
+        return flights < window.bundles and (
+            self._flights_bytes + limits.BUNDLE_BYTES_MAX <= window.size_bytes
+        )
+
     def _send_next(self) -> None:
         self._planned = False
-        if self._flight is not None or self._stopped:
+        if self._stopped or not self._has_room():
             return
-        items = self._take()
+        attempt, items = self._take()
         if not items:
             if self._queue:  # the limits see to it that the largest transaction fits; never stall in silence
                 self._failed(BundleError(f"Transaction {self._queue[0].id.hex()} fits no bundle"))
             return
+        bodies = [item.body for item in items]
         try:
             raw = encode_bundle(
-                self._chain_id, self._signer.public_key, [item.body for item in items], self._signer.sign
+                self._chain_id, self._signer.public_key, bodies, self._signer.sign, attempt=attempt
             )
         except BundleError as error:
             self._failed(error)
             return
         self._remember(raw, items)
-        self._next_s = self._loop.time() + PACE_S if len(items) >= PACED_FROM else 0.0
-        self._flight, self._flight_items = raw, items
-        self._offer()
+        is_paced = self._window.bundles > 1 or len(items) >= PACED_FROM
+        self._next_s = self._loop.time() + self._window.pace_s if is_paced else 0.0
+        flight = self._flights[raw] = _Flight(items, attempt, self._blocks)
+        self._flights_bytes += len(raw)
+        self._offer(raw, flight)
+        self._plan()
 
-    def _take(self) -> list[Verified]:
-        """The next transactions that still wait, as many as one bundle may hold."""
+    def _take(self) -> tuple[int, list[Verified]]:
+        """The next transactions that still wait, as many as one bundle may hold, and their attempt."""
+        while self._again:
+            attempt, left = self._again.popleft()
+            left = [item for item in left if item.id in self._pending]
+            if left:
+                return attempt, left
         queue, pending = self._queue, self._pending
         items: list[Verified] = []
         size, signatures = ENVELOPE_BYTES_MAX, 0
@@ -136,14 +209,24 @@ class Bundler:
             queue.popleft()
             if item.id in pending:
                 items.append(item)
-        return items
+        return 0, items
 
-    def _offer(self) -> None:
-        self._cancel_timer()
-        if self._flight is not None and not self._stopped:
-            self._offering = self._loop.create_task(self._offer_once(self._flight))
+    def _offer(self, raw: bytes, flight: _Flight) -> None:
+        _cancel_timer(flight)
+        if self._stopped or self._flights.get(raw) is not flight:
+            return
+        if flight.offering is not None and not flight.offering.done():
+            return
+        if flight.offers >= OFFERS_MAX:
+            log.warning("a bundle is made anew", transactions=len(flight.items), offers=flight.offers)
+            attempt = min(flight.attempt + 1, ATTEMPT_MAX)
+            self._again.append((attempt, self._land(raw, flight)))
+            self._plan()
+            return
+        flight.height = self._blocks
+        flight.offering = self._loop.create_task(self._offer_once(raw, flight))
 
-    async def _offer_once(self, raw: bytes) -> None:
+    async def _offer_once(self, raw: bytes, flight: _Flight) -> None:
         try:
             admission = await self._engine.submit(raw)
         except Refused as refusal:
@@ -152,18 +235,26 @@ class Bundler:
         except Exception as error:
             self._failed(error)
             return
-        if self._flight == raw and not self._stopped:
-            self._cancel_timer()
-            pause_s = FULL_PAUSE_S if admission is Admission.FULL else RESEND_S
-            self._timer = self._loop.call_later(pause_s, self._offer)
+        if self._flights.get(raw) is not flight or self._stopped:
+            return
+        if admission is Admission.FULL:
+            pause_s = flight.pause_s
+            flight.pause_s = min(pause_s * 2, FULL_PAUSE_S_MAX)
+        else:
+            pause_s, flight.pause_s = RESEND_S, FULL_PAUSE_S
+            flight.offers += 1
+        _cancel_timer(flight)
+        flight.timer = self._loop.call_later(pause_s, self._offer, raw, flight)
 
-    def _land(self, left: list[Verified]) -> None:
-        self._cancel_timer()
-        self._flight, self._flight_items = None, ()
-        self._queue.extendleft(reversed(left))
-        self._plan()
+    def _land(self, raw: bytes, flight: _Flight) -> list[Verified]:
+        """A bundle is not on its way any more. Gives what of it is not settled."""
+        _cancel_timer(flight)
+        del self._flights[raw]
+        self._flights_bytes -= len(raw)
+        return [item for item in flight.items if item.id in self._pending]
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def _cancel_timer(flight: _Flight) -> None:
+    if flight.timer is not None:
+        flight.timer.cancel()
+        flight.timer = None

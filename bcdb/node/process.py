@@ -11,8 +11,9 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -23,10 +24,11 @@ from bcdb.model.errors import BcdbError, StorageFailed
 from bcdb.node import logs
 from bcdb.node.ending import listen_for_end
 from bcdb.node.identity import NodeSigner, ensure_node_key
+from bcdb.node.ordering import chain_id_of, make_ordering
 from bcdb.node.server import NodeServer
 from bcdb.node.service import NodeService
 from bcdb.node.settings import Settings
-from consensus.solo import SoloEngine
+from consensus.engine import EngineError
 
 EXIT_STOPPED = 0
 EXIT_NOT_STARTED = 1
@@ -51,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.load(options.settings)
         logs.configure(settings, process="node")
         signer = NodeSigner(ensure_node_key(settings.node_key_path))
-        ledger = Ledger.open(settings.ledger_path, chain_id=settings.chain_id or None)
-    except BcdbError as error:
-        _say(error.text)
+        ledger = Ledger.open(settings.ledger_path, chain_id=chain_id_of(settings))
+    except (BcdbError, EngineError) as error:
+        _say(f"{error}")
         return EXIT_STORAGE_FAILED if isinstance(error, StorageFailed) else EXIT_NOT_STARTED
     return uvloop.run(_serve(settings, ledger, signer, options.lifeline))
 
@@ -61,17 +63,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _serve(settings: Settings, ledger: Ledger, signer: NodeSigner, lifeline: int | None) -> int:
     stop = asyncio.Event()
     listen_for_end(stop, lifeline)
-    engine = SoloEngine(chain_id=ledger.chain_id, signer=signer, block_bytes_max=limits.BLOCK_BYTES_MAX)
-    service = NodeService(ledger, engine, signer)
+    try:
+        ordering = make_ordering(settings, ledger, signer)
+    except (BcdbError, EngineError) as error:
+        _say(f"{error}")
+        ledger.close()
+        return EXIT_NOT_STARTED
+    service = NodeService(
+        ledger,
+        ordering.engine,
+        signer,
+        base_height=ordering.base_height,
+        window=ordering.window,
+        quota_bytes=ordering.quota_bytes,
+    )
     server = NodeServer(service, settings.socket_path)
     try:
+        # The workers come first: what the engine replays is verified by them.
         await service.start()
         await server.start()
+        if not await _unless(stop, service.start_engine()):
+            log.info("node is stopping before its engine has begun")
     except StorageFailed as error:
         _end(error)
-    except BcdbError as error:
-        _say(error.text)
+    except (BcdbError, EngineError) as error:
+        _say(f"{error}")
         await service.drain()
+        await server.stop()
         ledger.close()
         return EXIT_NOT_STARTED
     _tune_gc()
@@ -94,6 +112,20 @@ async def _serve(settings: Settings, ledger: Ledger, signer: NodeSigner, lifelin
         _end(service.failure.result())
     ledger.close()
     return EXIT_STOPPED
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` was done; it is broken off when `stop` is set first. Raises what it raises."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        working.result()
+        return True
+    working.cancel()
+    await asyncio.wait({working})
+    return False
 
 
 def _tune_gc() -> None:

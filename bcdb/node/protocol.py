@@ -59,8 +59,10 @@ class Settled(Struct, array_like=True, frozen=True):
 class NodeInfo(Struct, array_like=True, frozen=True):
     """The state of the node process, for status pages and metrics.
 
-    `node_key` and the keys of `validators` are base64 of 32 bytes; `validators` are (key, power).
-    `cpu_s` is user and system time of the process; `uptime_s` is seconds since it began to serve.
+    `node_key` and the keys of `validators` are base64 of 32 bytes; `validators` are (key, power). `cpu_s` is
+    user and system time of the process; `uptime_s` is seconds since it began to serve. `in_flight` counts
+    this node's bundles that wait for a block; `engine_trouble` says why the engine does not order, "" if it
+    does; `app_hash` is that of `height`.
     """
 
     chain_id: str
@@ -77,6 +79,12 @@ class NodeInfo(Struct, array_like=True, frozen=True):
     accepted: int
     committed: int
     rejected: int
+    in_flight: int
+    engine_trouble: str
+    peers: int
+    catching_up: bool
+    is_validator: bool
+    app_hash: bytes
 
 
 class Refusal(Struct, array_like=True, frozen=True):

@@ -22,7 +22,7 @@ from bcdb.model.errors import BcdbError, StorageFailed, Unavailable
 from bcdb.model.transaction import Verified
 from bcdb.node import protocol
 from bcdb.node.application import LedgerApplication
-from bcdb.node.bundler import Bundler
+from bcdb.node.bundler import Bundler, Window
 from bcdb.node.flusher import Flusher
 from bcdb.node.protocol import LocalStatus, NodeInfo, Refusal, Settled
 from bcdb.node.verifiers import Verifiers
@@ -59,10 +59,20 @@ class _Held:
 class NodeService:
     """The ledger and the engine behind the socket.
 
-    `failure` is done, with the error, as soon as the node can't go on; nothing is accepted from then on.
+    `base_height` and `quota_bytes` are the application's, `window` the bundler's: see there. `failure` is
+    done, with the error, as soon as the node can't go on; nothing is accepted from then on.
     """
 
-    def __init__(self, ledger: Ledger, engine: Engine, signer: Signer) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        signer: Signer,
+        *,
+        base_height: int = 0,
+        window: Window | None = None,
+        quota_bytes: Callable[[bytes], int | None] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger = ledger
         self._engine = engine
@@ -75,15 +85,19 @@ class NodeService:
             written=self._flusher.request,
             durable=self._flusher.durable,
             committed=self._on_committed,
+            base_height=base_height,
+            **({} if quota_bytes is None else {"quota_bytes": quota_bytes}),
         )
         self._bundler = Bundler(
             engine,
             chain_id=ledger.chain_id,
             signer=signer,
             pending=ledger.pending,
-            remember=self._application.remember,
+            remember=self._remember,
             failed=self._fail,
+            window=window,
         )
+        engine.on_restart = self._bundler.engine_restarted
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
         self.published: Head = ledger.head
         self.on_published: Callable[[int], None] = lambda height: None
@@ -110,15 +124,18 @@ class NodeService:
     # --- life -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Make durable what the write-ahead log had, start the engine, and queue all that is pending."""
+        """Make durable what the write-ahead log had. From now on transactions are accepted."""
         self._flusher.start()
         await self._flusher.durable(self._ledger.mark)
-        await self._engine.start(self._application)
-        self.published = self._ledger.head
-        self._engine_task = self._loop.create_task(self._engine.run())
-        self._engine_task.add_done_callback(self._engine_ended)
         self._bundler.add([entry.verified for entry in self._ledger.pending.values()])
         self._started_s = time.monotonic()
+
+    async def start_engine(self) -> None:
+        """Start the engine; what is pending goes to it. Raises what the engine raises."""
+        await self._engine.start(self._application)
+        self._engine_task = self._loop.create_task(self._engine.run())
+        self._engine_task.add_done_callback(self._engine_ended)
+        self._bundler.begin()
 
     async def drain(self) -> None:
         """Take nothing more; finish the flush and the block that are under way, and send their answers."""
@@ -222,6 +239,7 @@ class NodeService:
     def info(self, client: Client, number: int) -> None:
         self._accept_arrived()
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        condition = self._engine.condition
         client.send(
             protocol.InfoAnswer(
                 number,
@@ -243,6 +261,12 @@ class NodeService:
                     accepted=self._accepted,
                     committed=self._committed,
                     rejected=self._rejected,
+                    in_flight=self._bundler.in_flight,
+                    engine_trouble=condition.text,
+                    peers=condition.peers,
+                    catching_up=condition.is_catching_up,
+                    is_validator=condition.is_validator,
+                    app_hash=self.published.app_hash,
                 ),
             )
         )
@@ -320,6 +344,9 @@ class NodeService:
             self._bundler.add(answer.accepted)
 
     # --- blocks ---------------------------------------------------------------------------------------------
+
+    def _remember(self, bundle: bytes, transactions: Sequence[Verified]) -> None:
+        self._application.pool.remember(bundle, self._signer.public_key, transactions)
 
     def _on_committed(self, outcome: Outcome, txs: Sequence[bytes]) -> None:
         """A block is durable: tell the height first, then those who wait for what is in it."""

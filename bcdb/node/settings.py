@@ -51,7 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     loopback addresses are exempt. `chain_id`: made once by `bcdb init`, empty before. `mongo`: searches are
     answered by a mongod of the node's own; `mongo_uri`: by this one; with neither by a file of SQLite. A
     `mongo_uri` may hold a password and is never shown whole. `text_search`: whether searches for words are
-    offered. Raises `SettingsError` for values that do not fit together.
+    offered. `engine`: who orders; with `cometbft` the node is one of a network, listens for its peers at
+    `p2p_listen`, tells them to dial `p2p_external` if that is another address, and runs the program
+    `cometbft`, None for the one that is found. Raises `SettingsError` for values that do not fit together.
     """
 
     home: Path
@@ -70,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mongo_uri: str = ""
     mongo_database: str = "bcdb"
     text_search: bool = True
+    engine: Literal["solo", "cometbft"] = "solo"
+    p2p_listen: str = "127.0.0.1:26656"
+    p2p_external: str = ""
+    cometbft: Path | None = None
 
     def __post_init__(self) -> None:
         settle = msgspec.structs.force_setattr
@@ -123,6 +129,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def node_key_path(self) -> Path:
         """The node's own Ed25519 key, mode 0600."""
         return self.home / "node_key.json"
+
+    @property
+    def genesis_path(self) -> Path:
+        """What the network's chain begins with, the same file at every member."""
+        return self.home / "genesis.json"
+
+    @property
+    def members_path(self) -> Path:
+        """Whom this node listens to (see `members`)."""
+        return self.home / "members.toml"
+
+    @property
+    def cometbft_path(self) -> Path:
+        """The home of this node's CometBFT, with its keys."""
+        return self.home / "cometbft"
+
+    @property
+    def abci_socket_path(self) -> Path:
+        return self.socket_path.with_name("abci.sock")
+
+    @property
+    def rpc_socket_path(self) -> Path:
+        """Where this node's CometBFT answers this node."""
+        return self.socket_path.with_name("rpc.sock")
 
     @property
     def run_path(self) -> Path:
@@ -233,6 +263,13 @@ MEANING = {
     "text_search": (
         "Whether assets and metadata can be searched for words.",
         "true",
+    ),
+    "engine": ("Who orders: solo, this node alone, or cometbft, the validators of a network.", '"solo"'),
+    "p2p_listen": ("The address on which this node's CometBFT listens for its peers.", '"127.0.0.1:26656"'),
+    "p2p_external": ("The address that peers dial, if it is another one.", '""'),
+    "cometbft": (
+        "The CometBFT program; the one on the PATH or built by `bcdb engine install` if not given.",
+        '""',
     ),
 }
 """Each setting of `config.toml`: what it means, and its default in TOML. The command's help says the same."""
@@ -424,6 +461,16 @@ def _check(settings: Settings) -> None:
         except BcdbError as error:
             raise SettingsError(f"write_keys has {key!r}, which is no public key: {error.text}") from None
     _check_mongo(settings)
+    _check_peering(settings)
+
+
+def _check_peering(settings: Settings) -> None:
+    for name, address in (("p2p_listen", settings.p2p_listen), ("p2p_external", settings.p2p_external)):
+        host, _, port = address.rpartition(":")
+        if address and not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise SettingsError(f"{name} is an address like 192.0.2.7:26656, not {address[:80]!r}.")
+    if not settings.p2p_listen:
+        raise SettingsError("p2p_listen is missing: it is the address to listen on for peers.")
 
 
 def _check_mongo(settings: Settings) -> None:

@@ -26,6 +26,7 @@ from consensus.engine import (
     Checkpoint,
     CheckResult,
     Committed,
+    Condition,
     EngineError,
     Finalized,
     Genesis,
@@ -42,6 +43,8 @@ SILENCE_S_MAX = 60.0
 READY_PAUSE_S = 0.05
 CHECKPOINT_PAUSE_S = 1.0
 """Between two looks at the votes: most checkpoints are never asked for."""
+LOOK_PAUSE_S = 2.0
+"""Between two looks at peers and progress, while no blocks come."""
 
 T = TypeVar("T")
 
@@ -81,7 +84,19 @@ class CometEngine:
         """Validators' keys by address; renewed with the set of each checkpoint."""
         self._keys_hash = b""
         self._checkpoint: Checkpoint | None = None
+        self._condition = Condition("It starts", is_validator=False)
         self._stopping = asyncio.Event()
+        self.on_restart: Callable[[], None] = lambda: None
+        """Never called: a run that ends is not begun again here."""
+
+    @property
+    def condition(self) -> Condition:
+        return self._condition
+
+    @property
+    def application_failed(self) -> bool:
+        """Whether the run ended because of what the application raised."""
+        return self._watched is not None and self._watched.failure is not None
 
     @property
     def validators(self) -> tuple[Validator, ...]:
@@ -208,15 +223,28 @@ class CometEngine:
             # A node that looks for peers to catch up with does not tell of a set before it has a block.
             self._validators = self._watched.first_validators
         self._watched.moved.set()
+        await self._look()
+
+    async def _look(self) -> None:
+        """See how CometBFT does."""
+        status, peers = await self._rpc.status(), await self._rpc.peers()
+        self._condition = Condition(
+            "", len(peers), status.is_catching_up, is_validator=status.voting_power > 0
+        )
 
     async def _follow(self) -> None:
         """Renew what is known of votes and validators as blocks come, without end."""
         assert self._watched is not None, "start comes first"
         while True:
-            await self._watched.moved.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_PAUSE_S):
+                    await self._watched.moved.wait()
+            moved = self._watched.moved.is_set()
             self._watched.moved.clear()
             try:
-                await self._renew(self._watched.height)
+                await self._look()
+                if moved:
+                    await self._renew(self._watched.height)
             except (RpcUnavailable, NoSuchHeight) as error:
                 log.debug("No new checkpoint: %s", error)
             except RpcError as error:
@@ -300,8 +328,8 @@ class _Watched:
         self.first_validators = genesis.validators
         return await self._whole(self._application.init_chain(genesis))
 
-    def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
-        return self._application.prepare(proposal)
+    async def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
+        return await self._whole(self._application.prepare(proposal))
 
     async def process(self, block: Block) -> bool:
         return await self._whole(self._application.process(block))

@@ -139,9 +139,7 @@ def write_home(
     `HomeError` when the home is another's: other keys, another genesis.
     """
     try:
-        for folder in (path, path / "config", path / "data"):
-            folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            folder.chmod(FOLDER_MODE)
+        _make_folders(path)
         _keep_genesis(path / GENESIS, genesis)
         identity = _keep_key(path / NODE_KEY, node_key, node_key_file)
         had_key = (path / VALIDATOR_KEY).exists()
@@ -159,6 +157,30 @@ def read_home(path: Path, settings: NodeSettings) -> Home:
     if identity is None or voter is None:
         raise HomeError(f"{path} has no keys of a CometBFT node: it was never made, or lost them")
     return Home(path, settings, identity.id, voter.public)
+
+
+def make_keys(path: Path) -> tuple[str, bytes]:
+    """Make the two keys of a home that is not of a chain yet, unless they are there.
+
+    Gives the node's id and the public key that it votes with. Raises `HomeError`.
+    """
+    try:
+        _make_folders(path)
+        identity = _keep_key(path / NODE_KEY, None, node_key_file)
+        had_key = (path / VALIDATOR_KEY).exists()
+        voter = _keep_key(path / VALIDATOR_KEY, None, validator_key_file)
+        _keep_state(path, had_key)
+    except OSError as error:
+        raise HomeError(f"The CometBFT home {path} can't be written: {error.strerror}") from error
+    return identity.id, voter.public
+
+
+def node_identity(path: Path) -> str:
+    """The node id of the home at `path`, 40 hex digits. Raises `HomeError` if it has no keys yet."""
+    identity = read_key(path / NODE_KEY)
+    if identity is None:
+        raise HomeError(f"{path} has no key of a CometBFT node: `bcdb init --engine cometbft` makes it")
+    return identity.id
 
 
 def config_file(settings: NodeSettings) -> bytes:
@@ -234,6 +256,12 @@ def _config(settings: NodeSettings) -> Toml:
 
 def _duration(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
+
+
+def _make_folders(path: Path) -> None:
+    for folder in (path, path / "config", path / "data"):
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        folder.chmod(FOLDER_MODE)
 
 
 def _keep_genesis(path: Path, genesis: bytes) -> None:

@@ -3,14 +3,15 @@
 CometBFT would fill what is missing with defaults of its own version, so every consensus parameter is written.
 """
 
+import base64
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from consensus.cometbft.keys import PUBLIC_BYTES, HomeError, address, public_json
-from consensus.cometbft.times import to_text
-from consensus.engine import Genesis
+from consensus.cometbft.times import from_text, to_text
+from consensus.engine import Genesis, Validator
 
 CHAIN_ID_CHARS_MAX = 50
 BLOCK_BYTES_MAX = 100 * 1024 * 1024
@@ -70,6 +71,44 @@ def genesis_file(genesis: Genesis, parameters: ConsensusParameters) -> bytes:
     if genesis.app_state:
         content["app_state"] = msgspec.Raw(genesis.app_state)
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def read_genesis(content: bytes) -> Genesis:
+    """What a `genesis.json` that `genesis_file` made says. Raises `HomeError` for anything else."""
+    try:
+        found = msgspec.json.decode(content, type=_File)
+        genesis = Genesis(
+            found.chain_id,
+            from_text(found.genesis_time),
+            tuple(
+                Validator(base64.b64decode(each.pub_key.value, validate=True), int(each.power))
+                for each in found.validators
+            ),
+            int(found.initial_height),
+            bytes(found.app_state),
+        )
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise HomeError(f"This is no genesis of a chain: {error}") from None
+    _check(genesis)
+    return genesis
+
+
+class _Key(msgspec.Struct):
+    type: Literal["tendermint/PubKeyEd25519"]
+    value: str
+
+
+class _Validator(msgspec.Struct):
+    pub_key: _Key
+    power: str
+
+
+class _File(msgspec.Struct):
+    chain_id: str
+    genesis_time: str
+    validators: list[_Validator]
+    initial_height: str = "1"
+    app_state: msgspec.Raw = msgspec.Raw(b"")
 
 
 def _check(genesis: Genesis) -> None:

@@ -148,11 +148,11 @@ class AbciServer:
         result = await self._application.init_chain(genesis)
         return _answer("ResponseInitChain", app_hash=result.app_hash)
 
-    def _prepare_proposal(self, asked: Any) -> Any:
+    async def _prepare_proposal(self, asked: Any) -> Any:
         # CometBFT counts the encoded list: a tag and a length for each, beside its bytes.
         room = min(asked.max_tx_bytes - len(asked.txs) * TX_OVERHEAD_BYTES, self._block_bytes_max)
         proposal = Proposal(asked.height, _ns(asked.time), asked.proposer_address, tuple(asked.txs), room)
-        return _answer("ResponsePrepareProposal", txs=self._application.prepare(proposal))
+        return _answer("ResponsePrepareProposal", txs=await self._application.prepare(proposal))
 
     async def _process_proposal(self, asked: Any) -> Any:
         accepted = await self._application.process(_block(asked))

@@ -63,7 +63,7 @@ class Recorder:
             return CheckResult(3, "unwanted")
         return CheckResult()
 
-    def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
+    async def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
         self.calls.append("prepare")
         self.proposals.append(proposal)
         chosen: list[bytes] = []

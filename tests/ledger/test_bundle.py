@@ -14,6 +14,7 @@ from bcdb.ledger.bundle import (
     SIGNATURE_BYTES,
     decode_bundle,
     encode_bundle,
+    peek_submitter,
 )
 from bcdb.model import limits
 from bcdb.model.errors import BundleError
@@ -88,20 +89,24 @@ def test_another_chain_is_refused() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        (2, CHAIN, KEY, [b"one"]),
-        (True, CHAIN, KEY, [b"one"]),
-        (1.0, CHAIN, KEY, [b"one"]),
-        (1, CHAIN.encode(), KEY, [b"one"]),
-        (1, CHAIN, KEY[:31], [b"one"]),
-        (1, CHAIN, KEY.hex(), [b"one"]),
-        (1, CHAIN, KEY, []),
-        (1, CHAIN, KEY, ["one"]),
-        (1, CHAIN, KEY, [None]),
-        (1, CHAIN, KEY, b"one"),
-        (1, CHAIN, KEY, [[b"one"]]),
-        (1, CHAIN, KEY, {}),
+        (2, CHAIN, KEY, 0, [b"one"]),
+        (True, CHAIN, KEY, 0, [b"one"]),
+        (1.0, CHAIN, KEY, 0, [b"one"]),
+        (1, CHAIN.encode(), KEY, 0, [b"one"]),
+        (1, CHAIN, KEY[:31], 0, [b"one"]),
+        (1, CHAIN, KEY.hex(), 0, [b"one"]),
+        (1, CHAIN, KEY, 0, []),
+        (1, CHAIN, KEY, 0, ["one"]),
+        (1, CHAIN, KEY, 0, [None]),
+        (1, CHAIN, KEY, 0, b"one"),
+        (1, CHAIN, KEY, 0, [[b"one"]]),
+        (1, CHAIN, KEY, 0, {}),
         (1, CHAIN, KEY),
-        (1, CHAIN, KEY, [b"one"], None),
+        (1, CHAIN, KEY, 0, [b"one"], None),
+        (1, CHAIN, KEY, 128, [b"one"]),
+        (1, CHAIN, KEY, -1, [b"one"]),
+        (1, CHAIN, KEY, False, [b"one"]),
+        (1, CHAIN, KEY, [b"one"]),
     ],
 )
 def test_signed_content_of_another_shape_is_refused(fields: Any) -> None:
@@ -110,7 +115,7 @@ def test_signed_content_of_another_shape_is_refused(fields: Any) -> None:
 
 
 def test_the_helper_above_signs_as_the_code_does() -> None:
-    assert signed((1, CHAIN, KEY, [b"one"])) == bundle(b"one")
+    assert signed((1, CHAIN, KEY, 0, [b"one"])) == bundle(b"one")
 
 
 def test_a_longer_spelling_of_the_same_content_is_refused() -> None:
@@ -118,7 +123,7 @@ def test_a_longer_spelling_of_the_same_content_is_refused() -> None:
     at = raw.index(b"\xc4\x03one")
     unsigned = raw[:at] + b"\xc5\x00\x03one" + raw[at + 5 : -SIGNATURE_BYTES]
     respelt = unsigned + PAIR.sign(b"bcdb bundle 1\0" + hashlib.sha256(unsigned).digest())
-    assert msgpack.unpackb(respelt)[:4] == msgpack.unpackb(raw)[:4]
+    assert msgpack.unpackb(respelt)[:5] == msgpack.unpackb(raw)[:5]
     with pytest.raises(BundleError, match="spelt"):
         decode_bundle(respelt, CHAIN)
 
@@ -157,3 +162,18 @@ def test_a_huge_announced_length_takes_no_memory() -> None:
         decode_bundle(b"\x95\x01\xdb\xff\xff\xff\xff", CHAIN)
     with pytest.raises(BundleError):
         decode_bundle(b"\xdd\xff\xff\xff\xff", CHAIN)
+
+
+def test_the_attempt_makes_other_bytes_of_the_same_content() -> None:
+    first, second = (encode_bundle(CHAIN, KEY, [b"one"], PAIR.sign, attempt=number) for number in (0, 1))
+    assert first != second
+    assert decode_bundle(second, CHAIN).attempt == 1
+    assert decode_bundle(second, CHAIN).transactions == decode_bundle(first, CHAIN).transactions
+
+
+def test_the_submitter_is_known_from_the_first_bytes() -> None:
+    raw = bundle(b"one")
+    assert peek_submitter(raw[:60], CHAIN) == KEY
+    for wrong in (b"", raw[:20], b"\x95" + raw[1:], bundle(b"one", chain="other"), b"\x96" * 100):
+        with pytest.raises(BundleError):
+            peek_submitter(wrong, CHAIN)

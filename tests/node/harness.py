@@ -83,6 +83,7 @@ async def running_node(folder: Path) -> AsyncIterator[Node]:
     node = Node(folder, ledger)
     await node.service.start()
     await node.server.start()
+    await node.service.start_engine()
     try:
         yield node
     finally:

@@ -14,8 +14,8 @@ from bcdb.node.application import (
     CODE_BUNDLE,
     CODE_SETTLED,
     LedgerApplication,
-    VerifiedCache,
 )
+from bcdb.node.pool import VerifiedCache
 from bcdb.node.verifiers import Result, Verifiers
 from consensus.engine import Block, EngineError, Genesis, Proposal, TxResult
 from tests.support.transactions import Signed, bob, carol, create, transfer
@@ -69,8 +69,8 @@ class Bench:
         assert finalized.app_hash == self.ledger.head.app_hash
         return finalized.results
 
-    def prepare(self, *txs: bytes, bytes_max: int = limits.BLOCK_BYTES_MAX) -> tuple[bytes, ...]:
-        return self.app.prepare(Proposal(self.ledger.head.height + 1, 1, b"proposer", txs, bytes_max))
+    async def prepare(self, *txs: bytes, bytes_max: int = limits.BLOCK_BYTES_MAX) -> tuple[bytes, ...]:
+        return await self.app.prepare(Proposal(self.ledger.head.height + 1, 1, b"proposer", txs, bytes_max))
 
 
 @pytest.fixture
@@ -88,18 +88,16 @@ def bundle(*transactions: Signed | bytes, chain: str = CHAIN) -> bytes:
 async def until_checked(bench: Bench, tx: bytes) -> None:
     """Offer a bundle and wait until it is verified, whatever comes out."""
     assert bench.app.check(tx, recheck=False).code == 0
-    task = bench.app._opened[tx].task
-    assert task is not None
-    await task
+    opened = bench.app.pool.get(tx)
+    assert opened is not None
+    await bench.app.pool.verify(opened)
 
 
 async def test_a_peers_bundle_is_verified_once_and_then_remembered(bench: Bench) -> None:
     signed = [create(asset={"n": number}) for number in range(3)]
     tx = bundle(*signed)
     assert bench.app.check(tx, recheck=False).code == 0, "answered at once"
-    assert bench.prepare(tx) == (), "not verified yet"
-    await until_checked(bench, tx)
-    assert bench.prepare(tx) == (tx,)
+    assert await bench.prepare(tx) == (tx,), "a proposal waits a little for what is being verified"
     assert await bench.app.process(bench.block(tx))
     assert await bench.decide(tx) == (TxResult(0, b"\0\0\0"),)
     assert bench.verifiers.asked == [found.raw for found in signed]
@@ -110,9 +108,9 @@ async def test_a_peers_bundle_is_verified_once_and_then_remembered(bench: Bench)
 async def test_own_bundles_need_no_verification(bench: Bench) -> None:
     signed = [create(asset={"n": number}) for number in range(3)]
     tx = bundle(*signed)
-    bench.app.remember(tx, [found.verified for found in signed])
+    bench.app.pool.remember(tx, decode_key(peer.public_key), [found.verified for found in signed])
     assert bench.app.check(tx, recheck=False).code == 0
-    assert bench.prepare(tx) == (tx,)
+    assert await bench.prepare(tx) == (tx,)
     assert await bench.app.process(bench.block(tx))
     await bench.decide(tx)
     other = bundle(signed[0], create(asset={"n": 9}))
@@ -132,7 +130,8 @@ async def test_conflicts_are_decided_by_the_order_of_the_block(bench: Bench) -> 
     right = transfer([(asset, 0)], [([carol.public_key], 1)])
     first, second = bundle(left, asset), bundle(right, left)
     assert await bench.decide(first, second) == (TxResult(0, b"\0\1"), TxResult(0, b"\2\1"))
-    assert bench.app.check(second, recheck=True).code == 0, "opened again: a loser is not settled for good"
+    known = bench.app.check(second, recheck=False)
+    assert known.code == CODE_SETTLED, "its transactions are known, and both have lost for good"
 
 
 async def test_a_settled_bundle_is_dead(bench: Bench) -> None:
@@ -142,13 +141,13 @@ async def test_a_settled_bundle_is_dead(bench: Bench) -> None:
     await until_checked(bench, same)
     await bench.decide(tx)
     assert bench.app.check(same, recheck=True).code == CODE_SETTLED
-    assert bench.prepare(same) == ()
+    assert await bench.prepare(same) == ()
 
 
 @pytest.mark.parametrize("raw", [b"", b"nonsense", bundle(create(), chain="other")])
 async def test_what_is_no_bundle_is_refused_everywhere_alike(bench: Bench, raw: bytes) -> None:
     assert bench.app.check(raw, recheck=False).code == CODE_BUNDLE
-    assert bench.prepare(raw) == ()
+    assert await bench.prepare(raw) == ()
     assert not await bench.app.process(bench.block(raw))
     good = bundle(create(asset={"n": 1}))
     results = await bench.decide(raw, good)
@@ -161,7 +160,7 @@ async def test_one_invalid_transaction_spoils_the_proposal_but_not_a_decided_blo
     tx = bundle(good, forged)
     await until_checked(bench, tx)
     assert bench.app.check(tx, recheck=True).code == CODE_BUNDLE
-    assert bench.prepare(tx) == ()
+    assert await bench.prepare(tx) == ()
     assert not await bench.app.process(bench.block(tx))
     assert await bench.decide(tx) == (TxResult(0, b"\0\2"),)
     assert [result.name for result in bench.outcomes[0].results] == ["", "InvalidHash"]
@@ -185,8 +184,8 @@ async def test_a_proposal_keeps_its_bytes_and_its_order(bench: Bench) -> None:
     txs = [bundle(create(asset={"n": number})) for number in range(3)]
     for tx in txs:
         await until_checked(bench, tx)
-    assert bench.prepare(*txs) == tuple(txs)
-    assert bench.prepare(*txs, bytes_max=len(txs[0]) + len(txs[1])) == tuple(txs[:2])
+    assert await bench.prepare(*txs) == tuple(txs)
+    assert await bench.prepare(*txs, bytes_max=len(txs[0]) + len(txs[1])) == tuple(txs[:2])
 
 
 async def test_finalize_can_be_asked_again_and_writes_nothing(bench: Bench) -> None:
@@ -225,10 +224,9 @@ async def test_the_engine_must_be_of_this_chain(bench: Bench) -> None:
 
 async def test_what_is_kept_of_bundles_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     txs = [bundle(create(asset={"n": number})) for number in range(4)]
-    monkeypatch.setattr("bcdb.node.application.BUNDLES_BYTES_MAX", len(txs[0]) * 2)
-    for tx in txs:
-        await until_checked(bench, tx)
-    assert list(bench.app._opened) == txs[2:]
+    monkeypatch.setattr("bcdb.node.pool.PASSING_BYTES_MAX", len(txs[0]) * 2)
+    assert await bench.app.process(bench.block(*txs))
+    assert [bench.app.pool.get(tx) is not None for tx in txs] == [False, False, True, True]
     assert await bench.decide(*txs) == (TxResult(0, b"\0"),) * 4, "what was forgotten is opened again"
 
 

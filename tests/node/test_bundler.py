@@ -9,7 +9,7 @@ from bcdb.ledger.bundle import decode_bundle
 from bcdb.model import limits
 from bcdb.model.transaction import Verified
 from bcdb.node import bundler
-from bcdb.node.bundler import Bundler
+from bcdb.node.bundler import Bundler, Window
 from bcdb.node.identity import NodeSigner
 from consensus.engine import Admission, Refused
 from consensus.solo import SoloEngine
@@ -36,7 +36,7 @@ class MoodyEngine(SoloEngine):
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, window: Window | None = None) -> None:
         self.engine = MoodyEngine()
         self.pending = {item.id for item in ITEMS}
         self.remembered: dict[bytes, Sequence[Verified]] = {}
@@ -48,7 +48,9 @@ class Bench:
             pending=self.pending,
             remember=self.remembered.__setitem__,
             failed=self.errors.append,
+            window=window,
         )
+        self.bundler.begin()
 
     async def offers(self, count: int) -> list[list[bytes]]:
         """The ids in each bundle that was offered, once there are `count`."""

@@ -384,7 +384,7 @@ async def test_a_broken_engine_ends_the_node_in_the_open(tmp_path: Path) -> None
         def broken(*_: object) -> object:
             raise RuntimeError("a bug")
 
-        node.ledger.apply = broken  # type: ignore[assignment, method-assign]
+        node.ledger.applying = broken  # type: ignore[assignment, method-assign]
         asset = create(asset={"a": 1})
         with pytest.raises(Unavailable):
             await link.submit_and_wait(asset.verified, 20)

@@ -88,7 +88,7 @@ class Application:
         self.checked.append(tx)
         return CheckResult(CODE_REFUSED, "not wanted") if tx.startswith(b"refuse") else CheckResult()
 
-    def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
+    async def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
         return tuple(tx for tx in proposal.txs if not tx.startswith(b"wait"))
 
     async def process(self, block: Block) -> bool:

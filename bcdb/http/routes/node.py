@@ -64,10 +64,24 @@ async def ready(request: ApiRequest) -> Response[Ready]:
     if not services.link.is_open:
         raise Unavailable("The node process is gone")
     info = await services.link.info()
+    if info.engine_trouble:
+        raise Unavailable(f"The engine does not order: {info.engine_trouble}")
     head = (await services.ledger.ready()).head
     store = await services.questions.look()
     projected = store.height if store.answers else None
-    body = Ready("ready", __version__, info.chain_id, head.height, info.pending_count, projected)
+    body = Ready(
+        "ready",
+        __version__,
+        info.chain_id,
+        head.height,
+        info.pending_count,
+        projected,
+        head.app_hash.hex(),
+        info.engine,
+        info.peers,
+        info.catching_up,
+        info.is_validator,
+    )
     return reply(Answer(200, to_json(body)))
 
 

@@ -52,7 +52,7 @@ class Recorder:
         self.seen.append((tx, recheck))
         return CheckResult(0 if tx.startswith(b"good") else 9, "because")
 
-    def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
+    async def prepare(self, proposal: Proposal) -> tuple[bytes, ...]:
         self.seen.append(proposal)
         return proposal.txs[:1]
 

@@ -1,0 +1,300 @@
+"""The bundles that this node has looked into: those that wait for a block, and those that it met in one.
+
+A bundle is decoded and verified once, whoever brings it and however often. What waits is bounded by a quota
+for each submitter, so that no member can fill the mempool of another; what only passes by is bounded in
+bytes. Whether a bundle can still change anything is known from memory once it has been asked about.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from bcdb.ledger import Ledger, Outcome
+from bcdb.ledger.bundle import decode_bundle, peek_submitter
+from bcdb.ledger.records import output_key
+from bcdb.model import limits
+from bcdb.model.errors import BcdbError
+from bcdb.model.transaction import Verified
+from bcdb.node.verifiers import Result, Verifiers
+
+PASSING_BYTES_MAX = 4 * limits.BLOCK_BYTES_MAX
+FORGOTTEN_AFTER_HEIGHTS = 4
+"""A bundle that waits is asked about after every block. One that was not for so long is not in the mempool
+any more."""
+
+
+class NotTaken(BcdbError):
+    """A bundle of somebody who is no member, or who has too much waiting here already."""
+
+
+class Opened:
+    """A bundle that was looked into: its bodies, and one result for each once they are verified."""
+
+    __slots__ = ("alive", "bodies", "results", "seen_height", "size", "submitter", "task", "waits")
+
+    def __init__(self, submitter: bytes, bodies: Sequence[bytes], size: int) -> None:
+        self.submitter = submitter
+        self.bodies = bodies
+        self.size = size
+        self.results: Sequence[Result] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.waits = False
+        """Whether it counts against its submitter's quota."""
+        self.seen_height = 0
+        self.alive: set[bytes] | None = None
+        """Ids of its transactions that may still be committed; None until somebody has asked."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Verified, every transaction valid by itself, and not more signatures than a bundle may have."""
+        return 0 <= self.signatures <= limits.BUNDLE_SIGNATURES_MAX
+
+    @property
+    def signatures(self) -> int:
+        """Of all its transactions; -1 when one is invalid by itself, or not verified yet."""
+        results = self.results
+        if results is None:
+            return -1
+        count = 0
+        for result in results:
+            if not isinstance(result, Verified):
+                return -1
+            count += result.signatures
+        return count
+
+
+class VerifiedCache:
+    """Transactions that passed verification, under their exact bytes.
+
+    It lives no longer than this process, so all entries are of one version of the limits. Bounded in entries
+    and bytes; the oldest leave first, and are verified again when they are met again.
+    """
+
+    def __init__(self, *, entries_max: int, bytes_max: int) -> None:
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        # The body itself is the key: a third of the time of a SHA-256 of it, and it is held anyway.
+        self._entries: dict[bytes, Verified] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, verified: Verified) -> None:
+        entries = self._entries
+        if verified.body in entries:
+            return
+        entries[verified.body] = verified
+        self._bytes += len(verified.body)
+        while len(entries) > self._entries_max or self._bytes > self._bytes_max:
+            self._bytes -= len(entries.pop(next(iter(entries))).body)
+
+    def get(self, body: bytes) -> Verified | None:
+        return self._entries.get(body)
+
+
+class BundlePool:
+    """The bundles by their exact bytes.
+
+    `quota_bytes(key)`: how much of this submitter (raw key) may wait here, None if nothing of it is taken.
+    """
+
+    def __init__(
+        self, ledger: Ledger, verifiers: Verifiers, quota_bytes: Callable[[bytes], int | None]
+    ) -> None:
+        self._ledger = ledger
+        self._verifiers = verifiers
+        self._quota_bytes = quota_bytes
+        self._opened: dict[bytes, Opened] = {}
+        self._passing: dict[bytes, None] = {}
+        """Those that do not wait, the oldest first."""
+        self._passing_bytes = 0
+        self._usage: dict[bytes, tuple[int, int]] = {}
+        """Bundles and bytes that wait, by submitter."""
+        self._holders: dict[bytes, list[Opened]] = {}
+        """Id of a transaction that may still be committed → the bundles in which it waits."""
+        self._rivals: dict[bytes, list[bytes]] = {}
+        """Key of an output → ids of those transactions that want to spend it."""
+        self._remembered = VerifiedCache(
+            entries_max=limits.VERIFIED_CACHE_ENTRIES_MAX, bytes_max=limits.VERIFIED_CACHE_BYTES_MAX
+        )
+
+    def usage(self, submitter: bytes) -> tuple[int, int]:
+        """Bundles and bytes of this submitter that wait here."""
+        return self._usage.get(submitter, (0, 0))
+
+    def get(self, tx: bytes) -> Opened | None:
+        return self._opened.get(tx)
+
+    def remember(self, tx: bytes, submitter: bytes, transactions: Sequence[Verified]) -> None:
+        """This node made the bundle `tx` of transactions that it has verified: they need no second look."""
+        opened = Opened(submitter, [verified.body for verified in transactions], len(tx))
+        opened.results = transactions
+        self.forget(tx)
+        self._keep(tx, opened)
+        for verified in transactions:
+            self._remembered.put(verified)
+
+    def open(self, tx: bytes) -> Opened:
+        """Look into a bundle that a proposal or a block has brought. Raises `BundleError`."""
+        opened = self._opened.get(tx)
+        if opened is None:
+            bundle = decode_bundle(tx, self._ledger.chain_id)
+            opened = Opened(bundle.submitter, bundle.transactions, len(tx))
+            self._keep(tx, opened)
+        return opened
+
+    def admit(self, tx: bytes) -> Opened:
+        """Look into a bundle that shall wait here; it is verified in the pool from now on.
+
+        The submitter is looked at before anything that costs. Raises `BundleError`, `NotTaken`.
+        """
+        opened = self._opened.get(tx)
+        if opened is None or not opened.waits:
+            submitter = peek_submitter(tx, self._ledger.chain_id) if opened is None else opened.submitter
+            self._check_quota(submitter, len(tx))
+            opened = self.open(tx)
+            self._passing_bytes -= opened.size if self._passing.pop(tx, 0) is None else 0
+            opened.waits = True
+            bundles, size = self.usage(opened.submitter)
+            self._usage[opened.submitter] = (bundles + 1, size + opened.size)
+        opened.seen_height = self._ledger.head.height
+        if opened.results is None and not self._recall(opened):
+            self._begin(opened)
+        return opened
+
+    def forget(self, tx: bytes) -> None:
+        opened = self._opened.pop(tx, None)
+        if opened is None:
+            return
+        if opened.waits:
+            bundles, size = self._usage.pop(opened.submitter)
+            if bundles > 1:
+                self._usage[opened.submitter] = (bundles - 1, size - opened.size)
+        elif self._passing.pop(tx, 0) is None:
+            self._passing_bytes -= opened.size
+        self._unwatch(opened)
+
+    async def verify(self, opened: Opened) -> None:
+        """Return once `opened.results` is there: from memory, and through the pool for what is not
+        remembered."""
+        while opened.results is None:
+            await asyncio.shield(self._begin(opened))
+
+    async def verify_within(self, seconds: float, bundles: Iterable[Opened]) -> None:
+        """Return once all of these are verified, or after a while with some of them."""
+        tasks = [self._begin(opened) for opened in bundles if opened.results is None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def has_effect(self, opened: Opened) -> bool:
+        """Whether a transaction of a verified bundle may still be committed."""
+        if opened.alive is not None:
+            return bool(opened.alive)
+        is_dead = self._ledger.is_dead
+        return any(isinstance(result, Verified) and not is_dead(result) for result in opened.results or ())
+
+    def watch(self, opened: Opened) -> None:
+        """From now on `has_effect` of this verified bundle is known from memory."""
+        if opened.alive is not None:
+            return
+        is_dead = self._ledger.is_dead
+        opened.alive = set()
+        for result in opened.results or ():
+            if isinstance(result, Verified) and result.id not in opened.alive and not is_dead(result):
+                opened.alive.add(result.id)
+                holders = self._holders.setdefault(result.id, [])
+                holders.append(opened)
+                if len(holders) == 1:
+                    for spend in result.spends:
+                        key = output_key(spend.transaction_id, spend.output_index)
+                        self._rivals.setdefault(key, []).append(result.id)
+
+    def settle(self, outcome: Outcome, txs: Iterable[bytes]) -> None:
+        """A block is committed: its bundles need no more attention, and others may have nothing left to
+        do."""
+        for tx in txs:
+            self.forget(tx)
+        if self._holders:
+            for transaction in outcome.committed:
+                self._bury(transaction.id)
+            for key, winner in outcome.spent.items():
+                for loser in self._rivals.pop(key, ()):
+                    if loser != winner:
+                        self._bury(loser)
+        oldest = outcome.head.height - FORGOTTEN_AFTER_HEIGHTS
+        for tx in [tx for tx, opened in self._opened.items() if opened.waits and opened.seen_height < oldest]:
+            self.forget(tx)
+
+    # --- quotas and bounds ----------------------------------------------------------------------------------
+
+    def _check_quota(self, submitter: bytes, size: int) -> None:
+        quota_bytes = self._quota_bytes(submitter)
+        if quota_bytes is None:
+            raise NotTaken(f"The submitter {submitter.hex()} is no member of this node's network")
+        bundles, waiting = self.usage(submitter)
+        if bundles >= limits.SUBMITTER_BUNDLES_MAX:
+            raise NotTaken(f"{bundles} bundles of this submitter wait already, and that is the limit")
+        if waiting + size > quota_bytes:
+            raise NotTaken(f"{waiting} bytes of this submitter wait already; its quota is {quota_bytes}")
+
+    def _keep(self, tx: bytes, opened: Opened) -> None:
+        self._opened[tx] = opened
+        self._passing[tx] = None
+        self._passing_bytes += opened.size
+        while self._passing_bytes > PASSING_BYTES_MAX:
+            self.forget(next(iter(self._passing)))
+
+    # --- verification ---------------------------------------------------------------------------------------
+
+    def _begin(self, opened: Opened) -> asyncio.Task[None]:
+        if opened.task is None or opened.task.done():
+            opened.task = asyncio.get_running_loop().create_task(self._fill(opened))
+        return opened.task
+
+    def _recall(self, opened: Opened) -> bool:
+        """Whether all transactions of the bundle are remembered."""
+        found = [self._remembered.get(body) for body in opened.bodies]
+        results = [result for result in found if result is not None]
+        if len(results) == len(found):
+            opened.results = results
+        return opened.results is not None
+
+    async def _fill(self, opened: Opened) -> None:
+        results: list[Result | None] = [self._remembered.get(body) for body in opened.bodies]
+        unknown = [at for at, result in enumerate(results) if result is None]
+        if unknown:
+            found = await self._verifiers.verify([opened.bodies[at] for at in unknown])
+            for at, result in zip(unknown, found, strict=True):
+                results[at] = result
+                if isinstance(result, Verified):
+                    self._remembered.put(result)
+        opened.results = [result for result in results if result is not None]
+
+    # --- what can still be committed ------------------------------------------------------------------------
+
+    def _bury(self, transaction_id: bytes) -> None:
+        for opened in self._holders.pop(transaction_id, ()):
+            if opened.alive is not None:
+                opened.alive.discard(transaction_id)
+
+    def _unwatch(self, opened: Opened) -> None:
+        """What has no other holder is not looked for any more."""
+        if not opened.alive:
+            return
+        for result in opened.results or ():
+            if not isinstance(result, Verified) or result.id not in opened.alive:
+                continue
+            opened.alive.discard(result.id)
+            holders = self._holders.get(result.id, [])
+            holders[:] = [holder for holder in holders if holder is not opened]
+            if not holders:
+                self._holders.pop(result.id, None)
+                for spend in result.spends:
+                    self._drop_rival(output_key(spend.transaction_id, spend.output_index), result.id)
+
+    def _drop_rival(self, key: bytes, transaction_id: bytes) -> None:
+        rivals = self._rivals.get(key)
+        if rivals is not None:
+            rivals[:] = [rival for rival in rivals if rival != transaction_id]
+            if not rivals:
+                del self._rivals[key]

@@ -68,8 +68,13 @@ class Child:
         self.started()
         return self.process
 
-    async def keep(self, ended: Callable[[int], None]) -> None:
-        """Run the process for ever: each time it ends, tell `ended` its id, pause, start it again."""
+    async def keep(
+        self, ended: Callable[[int], None], *, lasting: Callable[[int], bool] = lambda code: True
+    ) -> int:
+        """Run the process for ever: each time it ends, tell `ended` its id, pause, start it again.
+
+        Returns its exit code when `lasting` says of it that it is not worth that.
+        """
         while True:
             process = self.process or await self.start()
             code = await process.wait()
@@ -79,6 +84,8 @@ class Child:
                 self.failures = 0
             pause = min(PAUSE_S_FIRST * 2.0 ** min(self.failures, 10), PAUSE_S_MAX)
             self.failures += 1
+            if not lasting(code):
+                return code
             words = self.last_words() if code > 0 or code == -signal.SIGABRT else ""
             reason = {"reason": words} if words else {}
             logger.warning(

@@ -1,7 +1,7 @@
 """Runs a node: binds its ports, starts node process, projector, API workers and mongod, and watches them.
 
-The supervisor never touches the ledger. When the node process ends, everything ends; any other that ends is
-started again. It leaves no process behind, also when it is killed itself (see `children`, `tied`).
+The supervisor never touches the ledger. When the node process ends, everything ends, unless it was killed and
+is one of a network; any other that ends is started again. It leaves no process behind, also when it is killed itself (see `children`, `tied`).
 """
 
 import asyncio
@@ -121,8 +121,8 @@ class Supervisor:
 
     async def _work(self, ready: Callable[[Settings], None]) -> None:
         self._prepare()
-        process = await self.node.start()
-        ended = asyncio.create_task(process.wait())
+        await self.node.start()
+        ended = asyncio.create_task(self._keep_node())
         tasks: list[asyncio.Task[None]] = []
         try:
             if self.mongod is not None:
@@ -141,8 +141,22 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(ended, *tasks, return_exceptions=True)
 
+    async def _keep_node(self) -> int:
+        """Wait for the end of the node process, and give its exit code.
+
+        In a network the others go on, so one that was killed is started again, and its CometBFT with it; one that
+        ends by itself has said why, and would do so again.
+        """
+        if self.settings.engine != "cometbft":
+            assert self.node.process is not None, "it was started"
+            return await self.node.process.wait()
+        return await self.node.keep(self._on_end, lasting=lambda code: code < 0)
+
     def _keep(self, child: Child) -> asyncio.Task[None]:
-        return asyncio.create_task(child.keep(self._on_end))
+        async def keep() -> None:
+            await child.keep(self._on_end)
+
+        return asyncio.create_task(keep())
 
     def _prepare(self) -> None:
         run = self.settings.run_path
@@ -176,7 +190,7 @@ class Supervisor:
             await asyncio.sleep(READY_POLL_S)
         if self.mongod is not None and (trouble := await self._trouble_with(self.mongod)):
             logger.error("the node goes on without searches", reason=trouble)
-        for child in self._children:
+        for child in (self.node, *self._children):
             child.started = self._write_processes
         self._write_processes()
         ready(self.settings)

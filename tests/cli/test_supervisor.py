@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bcdb.cli import children, supervisor
@@ -117,6 +118,30 @@ async def test_the_end_of_the_node_process_ends_everything(pretending: Superviso
     assert "202" in caught.value.text
     for child in (pretending.projector, *pretending.workers):
         assert child.process is None or child.process.returncode is not None
+
+
+async def test_the_killed_node_process_of_a_network_is_started_again(pretending: Supervisor) -> None:
+    msgspec.structs.force_setattr(pretending.settings, "engine", "cometbft")
+    first: list[int] = []
+
+    def ready(_settings: Settings) -> None:
+        first.append(_pid(pretending.node))
+        pretending.node.signal(signal.SIGKILL)
+
+    running = asyncio.create_task(pretending.run(ready))
+    while not first or _told(pretending).get("node", first[0]) == first[0]:
+        await asyncio.sleep(0.01)
+        assert not running.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    assert pretending.node.process is None or pretending.node.process.returncode is not None
+
+
+async def test_one_that_ends_by_itself_is_not(pretending: Supervisor) -> None:
+    msgspec.structs.force_setattr(pretending.settings, "engine", "cometbft")
+    _pretend(pretending.node, "--fail")
+    with pytest.raises(NodeEnded, match="exit code 3"):
+        await pretending.run(lambda _settings: pytest.fail("it can't be ready"))
 
 
 async def test_a_node_process_that_does_not_come_up(pretending: Supervisor) -> None:

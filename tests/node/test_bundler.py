@@ -195,3 +195,99 @@ async def test_nothing_is_offered_after_stop() -> None:
     bench.bundler.block_committed([])
     await asyncio.sleep(0.01)
     assert bench.engine.offered == []
+
+
+WIDE = Window(bundles=3, size_bytes=10 * limits.BUNDLE_BYTES_MAX, pace_s=0.0)
+
+
+async def test_several_are_on_their_way_as_far_as_the_window_goes() -> None:
+    bench = Bench(WIDE)
+    for number in range(5):
+        bench.bundler.add(ITEMS[number : number + 1])
+        await asyncio.sleep(0.005)
+    assert await bench.offers(3) == [ids(ITEMS[at : at + 1]) for at in range(3)]
+    assert bench.bundler.in_flight == 3
+    bench.commit(bench.engine.offered[1])
+    assert (await bench.offers(4))[3] == ids(ITEMS[3:5]), "what gathered meanwhile leaves together"
+    bench.bundler.stop()
+
+
+async def test_the_window_is_bounded_in_bytes_but_never_shut() -> None:
+    bench = Bench(Window(bundles=3, size_bytes=1, pace_s=0.0))
+    bench.bundler.add(ITEMS[:1])
+    await bench.offers(1)
+    bench.bundler.add(ITEMS[1:2])
+    await asyncio.sleep(0.01)
+    assert len(bench.engine.offered) == 1
+    bench.commit(bench.engine.offered[0])
+    assert len(await bench.offers(2)) == 2
+    bench.bundler.stop()
+
+
+async def test_a_wide_window_has_a_pace() -> None:
+    bench = Bench(Window(bundles=3, size_bytes=10 * limits.BUNDLE_BYTES_MAX, pace_s=0.05))
+    bench.bundler.add(ITEMS[:1])
+    await bench.offers(1)
+    for number in range(1, 5):
+        bench.bundler.add(ITEMS[number : number + 1])
+        await asyncio.sleep(0)
+    assert (await bench.offers(2))[1] == ids(ITEMS[1:5])
+    bench.bundler.stop()
+
+
+async def test_after_a_restart_of_the_engine_all_are_offered_again() -> None:
+    bench = Bench(WIDE)
+    for number in range(2):
+        bench.bundler.add(ITEMS[number : number + 1])
+        await asyncio.sleep(0.005)
+    await bench.offers(2)
+    bench.bundler.engine_restarted()
+    await bench.offers(4)
+    assert bench.engine.offered[:2] == bench.engine.offered[2:]
+    bench.bundler.stop()
+
+
+async def test_after_many_blocks_without_it_a_bundle_is_offered_again() -> None:
+    bench = Bench(WIDE)
+    bench.bundler.add(ITEMS[:1])
+    await bench.offers(1)
+    for _ in range(bundler.RESEND_HEIGHTS):
+        bench.bundler.block_committed([b"somebody else's bundle"])
+    await bench.offers(2)
+    bench.bundler.stop()
+
+
+async def test_what_was_offered_in_vain_leaves_in_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundler, "RESEND_S", 0.005)
+    bench = Bench(WIDE)
+    bench.engine.answers = [Admission.ADMITTED] + [Admission.KNOWN] * (bundler.OFFERS_MAX - 1)
+    bench.bundler.add(ITEMS[:2])
+    async with asyncio.timeout(20):
+        while len(set(bench.engine.offered)) < 2:
+            await asyncio.sleep(0.001)
+    first, second = bench.engine.offered[0], bench.engine.offered[bundler.OFFERS_MAX]
+    assert bench.engine.offered[: bundler.OFFERS_MAX] == [first] * bundler.OFFERS_MAX
+    assert (decode_bundle(first, CHAIN).attempt, decode_bundle(second, CHAIN).attempt) == (0, 1)
+    assert decode_bundle(second, CHAIN).transactions == decode_bundle(first, CHAIN).transactions
+    bench.commit(first)
+    await asyncio.sleep(0.01)
+    assert bench.bundler.in_flight == 0, "the first one may come after all"
+    bench.bundler.stop()
+
+
+async def test_nothing_leaves_before_the_engine_has_begun() -> None:
+    bench = Bench()
+    made = Bundler(
+        bench.engine,
+        chain_id=CHAIN,
+        signer=NodeSigner(node_pair),
+        pending=bench.pending,
+        remember=bench.remembered.__setitem__,
+        failed=bench.errors.append,
+    )
+    made.add(ITEMS[:2])
+    await asyncio.sleep(0.01)
+    assert bench.engine.offered == []
+    made.begin()
+    assert await bench.offers(1) == [ids(ITEMS[:2])]
+    made.stop()

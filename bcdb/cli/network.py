@@ -88,7 +88,7 @@ def found_network(
 ) -> Genesis:
     """Make the folder `out` of a new network; with `source` it goes on from the ledger of that stopped node.
 
-    Raises `BcdbError` or `EngineError`; then nothing is left of the folder but what was there before.
+    Raises `BcdbError` or `EngineError`. The genesis comes last: a folder without it is no network.
     """
     Members([card.member for card in cards])
     validators = tuple(

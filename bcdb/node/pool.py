@@ -209,6 +209,11 @@ class BundlePool:
                         key = output_key(spend.transaction_id, spend.output_index)
                         self._rivals.setdefault(key, []).append(result.id)
 
+    def engine_restarted(self) -> None:
+        """The mempool is empty: nothing waits any more. What was verified stays remembered."""
+        for tx in [tx for tx, opened in self._opened.items() if opened.waits]:
+            self.forget(tx)
+
     def settle(self, outcome: Outcome, txs: Iterable[bytes]) -> None:
         """A block is committed: its bundles need no more attention, and others may have nothing left to
         do."""

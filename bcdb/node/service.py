@@ -97,7 +97,7 @@ class NodeService:
             failed=self._fail,
             window=window,
         )
-        engine.on_restart = self._bundler.engine_restarted
+        engine.on_restart = self._engine_restarted
         self.failure: asyncio.Future[BaseException] = self._loop.create_future()
         self.published: Head = ledger.head
         self.on_published: Callable[[int], None] = lambda height: None
@@ -148,6 +148,10 @@ class NodeService:
         if not self.failure.done():
             await self._flusher.durable(self._ledger.mark)
         self._flusher.stop()
+
+    def _engine_restarted(self) -> None:
+        self._application.pool.engine_restarted()
+        self._bundler.engine_restarted()
 
     def _engine_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -116,6 +116,16 @@ async def test_a_bundle_that_nobody_asks_about_any_more_has_left(bench: Bench) -
     assert usage(bench) == (1, len(kept))
 
 
+async def test_after_a_restart_of_the_engine_nothing_waits(bench: Bench) -> None:
+    asset = create()
+    tx = bundle(asset)
+    bench.pool.watch(await bench.admit(tx))
+    bench.pool.engine_restarted()
+    assert usage(bench) == (0, 0)
+    opened = bench.pool.admit(tx)
+    assert opened.is_valid, "its transactions are remembered"
+
+
 @pytest.mark.parametrize("watched", [True, False])
 async def test_a_bundle_dies_with_its_last_transaction(bench: Bench, watched: bool) -> None:
     first, second = create(asset={"n": 1}), create(asset={"n": 2})

@@ -2,6 +2,9 @@
 //
 //     node tests/npm/driver_scenario.js [http://localhost:9984/api/v1/] [ws://.../streams/valid_transactions ...]
 //
+// With READ_FROM=http://.../api/v1/ everything is written to the first node and read from this one, which may be
+// another node of the same network.
+//
 // The driver comes from node_modules above this file or from build/npm (`make npm` puts it there). Further addresses
 // are event streams to listen to; without any it is the one that the node's index names. Every step prints a line;
 // the exit code is 0 when all of them went as they should.
@@ -30,7 +33,9 @@ const { Connection, Ed25519Keypair, Transaction } = load('bigchaindb-driver')
 const WebSocket = load('ws')
 
 const api = process.argv[2] || 'http://localhost:9984/api/v1/'
-const connection = new Connection(api)
+const readingFrom = process.env.READ_FROM || api
+const writer = new Connection(api)
+const reader = new Connection(readingFrom)
 const [alice, bob, carol] = [1, 2, 3].map(() => new Ed25519Keypair())
 const nonce = `n${alice.publicKey.slice(0, 12).toLowerCase()}`
 const committed = []
@@ -50,8 +55,10 @@ function transfer(owner, spent, outputs, metadata) {
 }
 
 async function commit(transaction) {
-    const echoed = await connection.postTransactionCommit(transaction)
+    const echoed = await writer.postTransactionCommit(transaction)
     assert.deepEqual(echoed, transaction, 'the answer to a POST is the transaction')
+    // What a node calls committed it shows at once; another node of its network has it a moment later.
+    if (readingFrom !== api) await settled(transaction)
     committed.push(transaction)
     return transaction
 }
@@ -65,7 +72,7 @@ async function refused(promise, status) {
 
 async function settled(transaction) {
     for (let round = 0; round < 400; round += 1) {
-        if ((await connection.listBlocks(transaction.id)).length) return
+        if ((await reader.listBlocks(transaction.id)).length) return
         await new Promise((wake) => setTimeout(wake, 25))
     }
     assert.fail(`${transaction.id} was accepted and not committed`)
@@ -97,29 +104,29 @@ async function indivisible() {
     const data = { bicycle: { serial: `b-${nonce}`, maker: 'Steelworks of the north' } }
     const bought = { note: `bought ${nonce}`, price: 0.000001, odd: 'a\u001fb', tiny: 1e-7, huge: 1e21 }
     const bicycle = await commit(create(alice, data, bought, [to(alice)]))
-    assert.deepEqual(await connection.getTransaction(bicycle.id), bicycle)
+    assert.deepEqual(await reader.getTransaction(bicycle.id), bicycle)
     step('CREATE, its numbers and control characters in the form of JavaScript')
 
-    assert.deepEqual(pairs(await connection.listOutputs(alice.publicKey, false)), [`${bicycle.id}:0`])
-    assert.deepEqual(await connection.listOutputs(alice.publicKey, true), [])
+    assert.deepEqual(pairs(await reader.listOutputs(alice.publicKey, false)), [`${bicycle.id}:0`])
+    assert.deepEqual(await reader.listOutputs(alice.publicKey, true), [])
 
     const sold = await commit(transfer(alice, [[bicycle, 0]], [to(bob)], { note: `sold ${nonce}` }))
-    assert.deepEqual(await connection.getTransaction(sold.id), sold)
+    assert.deepEqual(await reader.getTransaction(sold.id), sold)
     step('TRANSFER')
 
-    assert.deepEqual(await connection.listOutputs(alice.publicKey, false), [])
-    assert.deepEqual(pairs(await connection.listOutputs(alice.publicKey, true)), [`${bicycle.id}:0`])
-    assert.deepEqual(pairs(await connection.listOutputs(alice.publicKey)), [`${bicycle.id}:0`])
-    assert.deepEqual(pairs(await connection.listOutputs(bob.publicKey, false)), [`${sold.id}:0`])
+    assert.deepEqual(await reader.listOutputs(alice.publicKey, false), [])
+    assert.deepEqual(pairs(await reader.listOutputs(alice.publicKey, true)), [`${bicycle.id}:0`])
+    assert.deepEqual(pairs(await reader.listOutputs(alice.publicKey)), [`${bicycle.id}:0`])
+    assert.deepEqual(pairs(await reader.listOutputs(bob.publicKey, false)), [`${sold.id}:0`])
     step('outputs, spent and unspent')
 
     const again = transfer(alice, [[bicycle, 0]], [to(carol)], { note: `sold twice ${nonce}` })
-    await refused(connection.postTransactionCommit(again), '400 BAD REQUEST')
-    await refused(connection.postTransactionSync(again), '400 BAD REQUEST')
-    await refused(connection.getTransaction(again.id), '404 NOT FOUND')
+    await refused(writer.postTransactionCommit(again), '400 BAD REQUEST')
+    await refused(writer.postTransactionSync(again), '400 BAD REQUEST')
+    await refused(reader.getTransaction(again.id), '404 NOT FOUND')
     const stolen = transfer(carol, [[sold, 0]], [to(carol)], null)
-    await refused(connection.postTransactionCommit(stolen), '400 BAD REQUEST')
-    await refused(connection.postTransactionCommit(bicycle), '400 BAD REQUEST')
+    await refused(writer.postTransactionCommit(stolen), '400 BAD REQUEST')
+    await refused(writer.postTransactionCommit(bicycle), '400 BAD REQUEST')
     step('a double spend, a theft and a duplicate are refused')
     return { bicycle, sold }
 }
@@ -127,12 +134,12 @@ async function indivisible() {
 async function divisible() {
     const tokens = await commit(create(alice, { token: `t-${nonce}` }, null, [to(alice, '10')]))
     const split = await commit(transfer(alice, [[tokens, 0]], [to(bob, '4'), to(alice, '6')], null))
-    assert.deepEqual(ids(await connection.listTransactions(tokens.id, 'TRANSFER')), [split.id])
+    assert.deepEqual(ids(await reader.listTransactions(tokens.id, 'TRANSFER')), [split.id])
     const wrong = transfer(alice, [[split, 1]], [to(bob, '7')], null)
-    await refused(connection.postTransactionCommit(wrong), '400 BAD REQUEST')
+    await refused(writer.postTransactionCommit(wrong), '400 BAD REQUEST')
     const back = await commit(transfer(bob, [[split, 0]], [to(alice, '4')], null))
     const whole = await commit(transfer(alice, [[back, 0], [split, 1]], [to(carol, '10')], null))
-    assert.deepEqual(pairs(await connection.listOutputs(carol.publicKey, false)), [`${whole.id}:0`])
+    assert.deepEqual(pairs(await reader.listOutputs(carol.publicKey, false)), [`${whole.id}:0`])
     step('a divisible asset is split and joined; a wrong sum is refused')
 }
 
@@ -140,14 +147,14 @@ async function shared() {
     const keys = [alice, bob].map((owner) => Transaction.makeEd25519Condition(owner.publicKey, false))
     const both = Transaction.makeThresholdCondition(2, keys)
     const house = await commit(create(alice, { house: nonce }, null, [Transaction.makeOutput(both)]))
-    assert.ok(pairs(await connection.listOutputs(bob.publicKey, false)).includes(`${house.id}:0`))
+    assert.ok(pairs(await reader.listOutputs(bob.publicKey, false)).includes(`${house.id}:0`))
     step('an output that two people own together')
 }
 
 async function modes() {
     for (const post of ['postTransactionAsync', 'postTransactionSync']) {
         const transaction = create(alice, { mode: post, nonce }, null, [to(alice)])
-        assert.deepEqual(await connection[post](transaction), transaction)
+        assert.deepEqual(await writer[post](transaction), transaction)
         await settled(transaction)
         committed.push(transaction)
     }
@@ -155,26 +162,26 @@ async function modes() {
 }
 
 async function finding({ bicycle, sold }) {
-    const assets = await connection.searchAssets(nonce)
+    const assets = await reader.searchAssets(nonce)
     const found = assets.find((asset) => asset.id === bicycle.id)
     assert.deepEqual(found, { id: bicycle.id, data: bicycle.asset.data })
-    assert.deepEqual(ids(await connection.searchAssets(`"b-${nonce}" steelwork`)), [bicycle.id])
-    assert.equal((await connection.searchAssets(nonce, 1)).length, 1)
-    assert.deepEqual(await connection.searchAssets(`no${nonce}`), [])
-    const metadata = await connection.searchMetadata(`"sold ${nonce}"`)
+    assert.deepEqual(ids(await reader.searchAssets(`"b-${nonce}" steelwork`)), [bicycle.id])
+    assert.equal((await reader.searchAssets(nonce, 1)).length, 1)
+    assert.deepEqual(await reader.searchAssets(`no${nonce}`), [])
+    const metadata = await reader.searchMetadata(`"sold ${nonce}"`)
     assert.deepEqual(metadata, [{ id: sold.id, metadata: sold.metadata }])
     step('search in assets and metadata')
 
-    assert.deepEqual(ids(await connection.listTransactions(bicycle.id)), [bicycle.id, sold.id])
-    assert.deepEqual(ids(await connection.listTransactions(bicycle.id, 'CREATE')), [bicycle.id])
-    assert.deepEqual(await connection.listTransactions(bicycle.id, 'TRANSFER'), [sold])
+    assert.deepEqual(ids(await reader.listTransactions(bicycle.id)), [bicycle.id, sold.id])
+    assert.deepEqual(ids(await reader.listTransactions(bicycle.id, 'CREATE')), [bicycle.id])
+    assert.deepEqual(await reader.listTransactions(bicycle.id, 'TRANSFER'), [sold])
     step('the transactions of an asset')
 
-    const [height] = await connection.listBlocks(sold.id)
-    const block = await connection.getBlock(height)
+    const [height] = await reader.listBlocks(sold.id)
+    const block = await reader.getBlock(height)
     assert.equal(block.height, height)
     assert.ok(block.transactions.some((transaction) => transaction.id === sold.id))
-    assert.deepEqual(await connection.listBlocks('0'.repeat(64)), [])
+    assert.deepEqual(await reader.listBlocks('0'.repeat(64)), [])
     step('blocks')
 }
 
@@ -186,7 +193,7 @@ async function events(streams) {
         for (const [position, event] of mine.entries()) {
             const { asset, id } = committed[position]
             assert.equal(event.asset_id, asset.id || id)
-            assert.deepEqual(await connection.listBlocks(event.transaction_id), [event.height])
+            assert.deepEqual(await reader.listBlocks(event.transaction_id), [event.height])
         }
         stream.socket.close()
         step(`${mine.length} events in the order of commitment from ${stream.url}`)
@@ -194,7 +201,7 @@ async function events(streams) {
 }
 
 async function main() {
-    const index = await (await fetch(api)).json()
+    const index = await (await fetch(readingFrom)).json()
     const named = process.argv.slice(3)
     const streams = await Promise.all((named.length ? named : [index.streams]).map(listen))
     const traded = await indivisible()

@@ -1,0 +1,1 @@
+"""Faults in a real network of four validators and an observer."""

@@ -22,12 +22,14 @@ keys = typer.Typer(help="Make keys.", no_args_is_help=True)
 tx = typer.Typer(help="Send and read transactions.", no_args_is_help=True)
 config = typer.Typer(help="Look at the settings of a node.", no_args_is_help=True)
 network = typer.Typer(help="Found a network of several organisations, or join one.", no_args_is_help=True)
+testnet = typer.Typer(help="Make and run a whole network on this machine.", no_args_is_help=True)
 query = typer.Typer(help="Look after the copy of the ledger that searches ask.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(tx, name="tx")
 app.add_typer(config, name="config")
 app.add_typer(query, name="query")
 app.add_typer(network, name="network")
+app.add_typer(testnet, name="testnet")
 engine = typer.Typer(help="Get CometBFT, which orders in a network of nodes.", no_args_is_help=True)
 app.add_typer(engine, name="engine")
 
@@ -48,6 +50,7 @@ Heirs = Annotated[
         metavar="KEY[:AMOUNT]",
     ),
 ]
+Folder = Annotated[Path, typer.Option("--home", help="The folder of the testnet.")]
 Metadata = Annotated[str | None, typer.Option(help="JSON object, or @FILE.", metavar="JSON")]
 Mode = Annotated[str, typer.Option(help="Return once it is committed (commit), or durable (sync, async).")]
 
@@ -402,6 +405,80 @@ def network_join(
     settings = read_settings(home)
     genesis = join_network(folder, settings)
     say(f"{settings.home} is a part of chain {genesis.chain_id}: bcdb start --home {settings.home}")
+
+
+@testnet.command("init")
+@readable_errors
+def init_testnet(
+    validators: Annotated[int, typer.Option(help="How many nodes vote.", min=1, max=16)] = 4,
+    observers: Annotated[int, typer.Option(help="How many more do not vote.", min=0, max=15)] = 0,
+    home: Folder = Path("testnet"),
+    port: Annotated[
+        int, typer.Option(help="The HTTP port of the first node; each next one's is 10 above.", min=1)
+    ] = 9984,
+    workers: Annotated[int, typer.Option(help="API worker processes of each node.", min=1, max=256)] = 1,
+    mongo: Annotated[
+        bool, typer.Option("--mongo/--no-mongo", help="One MongoDB for the searches of all nodes.")
+    ] = False,
+    chain_id: o.ChainId = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="The home of a stopped solo node: the chain goes on from its ledger."),
+    ] = None,
+) -> None:
+    """Make the nodes of a network on this machine. What exists is not overwritten."""
+    from bcdb.cli.testnet import commands
+
+    commands.init(
+        home,
+        validators,
+        observers,
+        port=port,
+        workers=workers,
+        mongo=mongo,
+        chain_id=chain_id,
+        source=source,
+    )
+
+
+@testnet.command("up")
+@readable_errors
+def up_testnet(
+    home: Folder = Path("testnet"),
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background once all nodes are ready.")
+    ] = False,
+    node: Annotated[
+        list[int] | None,
+        typer.Option("--node", help="The number of a node to run; again for more, all if not given."),
+    ] = None,
+) -> None:
+    """Run the nodes of a testnet and show how they are; Ctrl-C or SIGTERM stops them all."""
+    from bcdb.cli.testnet import commands
+
+    commands.up(home, node or [], detach=detach)
+
+
+@testnet.command("status")
+@readable_errors
+def status_testnet(
+    home: Folder = Path("testnet"),
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Print how each node of a testnet is; exit code 1 if not all are up, or if their app hashes differ."""
+    from bcdb.cli.testnet import commands
+
+    commands.status(home, watch=watch, as_json=as_json)
+
+
+@testnet.command("down")
+@readable_errors
+def down_testnet(home: Folder = Path("testnet")) -> None:
+    """Stop the testnet that runs in a folder."""
+    from bcdb.cli.testnet import commands
+
+    commands.down(home)
 
 
 @config.command("show")

@@ -62,7 +62,7 @@ class Layout(msgspec.Struct, frozen=True):
     @property
     def settings(self) -> Settings:
         """Those of the folder itself, which is a home with a lock and a mongod, and no node."""
-        return folder_settings(self.folder)
+        return folder_settings(self.folder, mongo=self.mongo)
 
     def home(self, node: Node) -> Path:
         return self.folder / node.name
@@ -80,8 +80,8 @@ class Layout(msgspec.Struct, frozen=True):
         return tuple(node for at, node in enumerate(self.nodes) if not numbers or at in numbers)
 
 
-def folder_settings(folder: Path) -> Settings:
-    return Settings(home=folder, mongo=True)
+def folder_settings(folder: Path, *, mongo: bool = False) -> Settings:
+    return Settings(home=folder, mongo=mongo, log_level="warning")
 
 
 def plan(validators: int, observers: int = 0, *, port: int = 9984) -> tuple[Node, ...]:
@@ -183,7 +183,7 @@ def _make_node(folder: Path, node: Node, *, workers: int, mongo: bool) -> tuple[
         "stream_port": node.stream_port,
         "workers": workers,
         "mongo": False,
-        "mongo_uri": folder_settings(folder).mongo_connection if mongo else "",
+        "mongo_uri": folder_settings(folder, mongo=mongo).mongo_connection,
         "mongo_database": node.name,
         "engine": "cometbft",
         "p2p_listen": node.address,

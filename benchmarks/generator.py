@@ -28,7 +28,10 @@ GRACE_S = 60
 
 
 class Report(NamedTuple):
-    """What a generator saw. `sent`: requests sent of each slice; `refused`: answers that were no 2xx."""
+    """What a generator saw. `sent`: requests sent of each slice; `refused`: answers that were no 2xx.
+
+    `began_s`: when the first request left, on the clock of `time.perf_counter`; wrk does not tell.
+    """
 
     requests: int
     seconds: float
@@ -42,6 +45,7 @@ class Report(NamedTuple):
     max_ms: float
     cpu_s: float
     generator: str
+    began_s: float = 0.0
 
     @property
     def good(self) -> int:
@@ -245,6 +249,7 @@ async def _generate(options: argparse.Namespace) -> None:
         "p95_ms": at(0.95),
         "p99_ms": at(0.99),
         "max_ms": at(1.0),
+        "began_s": began,
     }
     print("REPORT", json.dumps(report))
 

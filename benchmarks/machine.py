@@ -17,6 +17,7 @@ from bcdb.model import KeyPair, decode_key, verify
 from bcdb.model.keys import verify_signature
 from tests.support.server import members_of_session
 
+CORES = len(os.sched_getaffinity(0))
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 YARDSTICK_S = 1.0
 ROLES = {
@@ -24,6 +25,7 @@ ROLES = {
     "bcdb.node.projection": "projector",
     "bcdb.http.worker": "workers",
     "mongod": "mongod",
+    "cometbft": "cometbft",
 }
 
 
@@ -44,6 +46,14 @@ def cpu_seconds_of(pid: int) -> float:
     """User and system time of one process. Raises `OSError` when it is gone."""
     times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, times)) / TICKS_A_SECOND
+
+
+def busy_seconds() -> float:
+    """What all cores of the machine have spent on anything since it was started."""
+    user, nice, system, _idle, _iowait, *interrupts = (
+        Path("/proc/stat").read_text().split("\n")[0].split()[1:8]
+    )
+    return sum(map(int, (user, nice, system, *interrupts))) / TICKS_A_SECOND
 
 
 def cpu_seconds(session: int) -> dict[str, float]:

@@ -35,8 +35,8 @@ KEPT_UP_SHARE = 0.99
 class Watch:
     """When heights were published and when the store had them, both in seconds of one clock."""
 
-    def __init__(self, link: NodeLink, reader: QueryStore) -> None:
-        self._link, self._reader = link, reader
+    def __init__(self, link: NodeLink, reader: QueryStore, look_s: float = LOOK_S) -> None:
+        self._link, self._reader, self._look_s = link, reader, look_s
         self._published_s: dict[int, float] = {}
         self._looks: list[tuple[float, int]] = []
         self._last = 0
@@ -51,7 +51,7 @@ class Watch:
         try:
             while True:
                 await self._look()
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(self._look_s)
         finally:
             stop()
 
@@ -69,11 +69,12 @@ class Watch:
                 await asyncio.sleep(LOOK_S)
         return time.perf_counter() - began
 
-    def lags_ms(self) -> list[float]:
-        """The lag of every height that we were told of, in order."""
+    def lags_ms(self, since_s: float = 0.0) -> list[float]:
+        """The lag of every height that we were told of from `since_s` on, in order."""
         found, looks = [], iter(self._looks)
         seen_s, height = next(looks)
-        for wanted, published_s in sorted(self._published_s.items()):
+        told = {height: at_s for height, at_s in self._published_s.items() if at_s >= since_s}
+        for wanted, published_s in sorted(told.items()):
             while height < wanted:
                 seen_s, height = next(looks)
             # The store may have it before we are told that it is published.

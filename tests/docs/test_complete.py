@@ -138,7 +138,7 @@ def test_every_command_is_told_with_its_arguments_and_options() -> None:
     wrong = []
     for words, command in offers.commands().items():
         row = " | ".join(told.get(words, []))
-        shown = set(re.findall(r"`(--[a-z-]+|[A-Z_]+)", row))
+        shown = set(re.findall(r"`(--[a-z0-9-]+|[A-Z_]+)", row))
         there = {
             parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
             for parameter in command.params

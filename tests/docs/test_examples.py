@@ -15,7 +15,7 @@ from tests.support.server import Server, free_ports
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_EXAMPLES = [page for page in PAGES if examples_of(page.read_text())]
-WRITTEN_FOR_THIS = {"api.md", "client.md", "operating.md", "query.md"}
+WRITTEN_FOR_THIS = {"api.md", "client.md", "cluster.md", "operating.md", "query.md"}
 """Pages whose every fence must be one of the known kinds, so that none is left out by a slip."""
 
 

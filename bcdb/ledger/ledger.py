@@ -42,6 +42,7 @@ from bcdb.ledger.store import (
     identity_values,
     open_primary,
     rows,
+    sync_directory,
 )
 from bcdb.model import limits
 from bcdb.model.errors import (
@@ -84,7 +85,7 @@ class Ledger:
         """Open the ledger at `path`, making a new one if there is none, and bring back what was accepted.
 
         `chain_id` must be that of the store; a new store without one gets a random one. Raises StoreError
-        when another process holds it, or its format or chain is another; StorageFailed when a write fails.
+        when another process holds it, or its format or chain is another; StorageFailed when the disk fails.
         """
         families = open_primary(path)
         try:
@@ -372,20 +373,11 @@ def _create(families: Families, path: Path, chain_id: str) -> None:
     try:
         families.database.write(batch)
         families.database.flush_wal(True)
-        _sync_directory(path)
-        _sync_directory(path.parent)
+        sync_directory(path)
+        sync_directory(path.parent)
     except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB reports
         raise StorageFailed(f"A new ledger can't be written at {path}: {error}") from None
     reach("store-after-create")
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: a synced file is lost with an entry that is not."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _log_sizes(path: Path) -> dict[str, int]:

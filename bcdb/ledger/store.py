@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 from rocksdict import (
     AccessType,
@@ -96,29 +95,40 @@ def rows(
     """The rows of a family from the key `start` on, as long as they have the prefix and are below `end`.
 
     They are those that the family has when the first one is taken, however long the rest is taken after that.
+    Raises StorageFailed where a row can't be read.
     """
     options = ReadOptions()
     if end or prefix:
         options.set_iterate_upper_bound(end or prefix_end(prefix))
     # A generator, because the bound lives in `options`: rocksdict 0.3.29 does not keep them for the iterator,
-    # which then reads freed memory and ends early. Raw mode: keys and values are bytes, unknown to the stubs.
-    found = cast("Iterator[tuple[bytes, bytes]]", family.items(from_key=start, read_opt=options))
+    # which then reads freed memory and ends early.
     try:
-        yield from found
+        found = family.iter(options)
+        found.seek(start)
+        while found.valid():
+            yield found.key(), found.value()
+            found.next()
+        # At a block that can't be read the iterator ends like at the last row, and `items` of rocksdict with
+        # it: only the status tells.
+        found.status()
     except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB reports
         raise unreadable(error) from None
 
 
 def rows_backwards(family: Rdict, prefix: bytes, before: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The rows below the key `before`, last first, as long as they have the prefix."""
+    """The rows below the key `before`, last first, as long as they have the prefix. Raises StorageFailed."""
     # `set_iterate_lower_bound` of rocksdict 0.3.29 sets the upper bound, so the end is looked for here.
-    found = cast("Iterator[tuple[bytes, bytes]]", family.items(backwards=True, from_key=before))
     try:
-        for key, value in found:
+        found = family.iter()
+        found.seek_for_prev(before)
+        while found.valid():
+            key: bytes = found.key()
             if not key.startswith(prefix):
                 return
             if key < before:
-                yield key, value
+                yield key, found.value()
+            found.prev()
+        found.status()
     except Exception as error:  # rocksdict raises bare Exception for whatever RocksDB reports
         raise unreadable(error) from None
 
@@ -273,7 +283,10 @@ def locked(path: Path) -> Iterator[None]:
     whenever that process closes any descriptor of it.
     """
     _require_store(path)
-    descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"The ledger at {path} can't be locked: {error.strerror}.") from None
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -281,6 +294,15 @@ def locked(path: Path) -> Iterator[None]:
         raise StoreError(f"The ledger at {path} is in use by another process.") from None
     try:
         yield
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable: a synced file is lost with an entry that is not."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

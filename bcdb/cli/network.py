@@ -105,6 +105,8 @@ def found_network(
     else:
         if chain_id not in (None, source.chain_id):
             raise SettingsError(f"The ledger is of the chain {source.chain_id!r}, and stays of it.")
+        if not source.ledger_path.exists():
+            raise SettingsError(f"There is no ledger in {source.home}: name the home of a stopped node.")
         with locked(source):
             head = export_ledger(source.ledger_path, out / LEDGER_FOLDER)
         name = source.chain_id

@@ -153,9 +153,10 @@ def _start_in_background(layout: Layout, nodes: Sequence[Node], numbers: Sequenc
         raise SettingsError(
             f"The testnet in {layout.folder} runs already (process {pid}); `bcdb testnet down` stops it."
         )
-    log = layout.folder / "testnet.log"
+    log = layout.own_log
+    log.unlink(missing_ok=True)
     command = [sys.executable, "-P", "-m", "bcdb.cli.testnet.background", str(layout.folder)]
-    with log.open("wb") as file:
+    with log.open("ab") as file:
         process = subprocess.Popen(
             [*command, *map(str, numbers)],
             stdin=subprocess.DEVNULL,

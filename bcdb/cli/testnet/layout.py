@@ -71,6 +71,11 @@ class Layout(msgspec.Struct, frozen=True):
         """Where its output goes when `bcdb testnet up` runs it."""
         return self.folder / f"{node.name}.log"
 
+    @property
+    def own_log(self) -> Path:
+        """Where `bcdb testnet up --detach` writes to."""
+        return self.folder / "testnet.log"
+
     def chosen(self, numbers: Sequence[int]) -> tuple[Node, ...]:
         """The nodes with these numbers, all of them if there are none. Raises `SettingsError`."""
         for number in numbers:

@@ -71,6 +71,7 @@ class Runner:
         self._children = {node.name: _child(layout, node) for node in nodes}
         self._ended_s: dict[str, float] = {}
         self._started_s: dict[str, float] = {}
+        self._written = b""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -114,8 +115,8 @@ class Runner:
 
     async def _look_after(self) -> None:
         while True:
-            for node in self.nodes:
-                await asyncio.to_thread(logfile.bound, self.layout.log(node))
+            for log in (self.layout.own_log, *map(self.layout.log, self.nodes)):
+                await asyncio.to_thread(logfile.bound, log)
             self._write()
             await asyncio.sleep(LOOK_AFTER_S)
 
@@ -140,8 +141,11 @@ class Runner:
         self._write()
 
     def _write(self) -> None:
-        with contextlib.suppress(OSError):
-            write_private(_processes_path(self.layout.folder), msgspec.json.encode(self.processes))
+        content = msgspec.json.encode(self.processes)
+        if content != self._written:
+            with contextlib.suppress(OSError):
+                write_private(_processes_path(self.layout.folder), content)
+                self._written = content
 
     async def _end(self) -> None:
         """Stop all nodes at once, then the mongod; at a second signal all are killed."""

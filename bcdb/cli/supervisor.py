@@ -1,7 +1,8 @@
 """Runs a node: binds its ports, starts node process, projector, API workers and mongod, and watches them.
 
 The supervisor never touches the ledger. When the node process ends, everything ends, unless it was killed and
-is one of a network; any other that ends is started again. It leaves no process behind, also when it is killed itself (see `children`, `tied`).
+is one of a network; any other that ends is started again. It leaves no process behind, also when it is killed
+itself (see `children`, `tied`).
 """
 
 import asyncio
@@ -144,8 +145,8 @@ class Supervisor:
     async def _keep_node(self) -> int:
         """Wait for the end of the node process, and give its exit code.
 
-        In a network the others go on, so one that was killed is started again, and its CometBFT with it; one that
-        ends by itself has said why, and would do so again.
+        In a network the others go on, so one that was killed is started again, and its CometBFT with it; one
+        that ends by itself has said why, and would do so again.
         """
         if self.settings.engine != "cometbft":
             assert self.node.process is not None, "it was started"

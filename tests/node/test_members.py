@@ -71,7 +71,15 @@ def test_there_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[[members]]", "members = 1", "x = 1", '[[members]]\nname = "a"\nnode = "b"', "\x00", "[", "members = []"],
+    [
+        "[[members]]",
+        "members = 1",
+        "x = 1",
+        '[[members]]\nname = "a"\nnode = "b"',
+        "\x00",
+        "[",
+        "members = []",
+    ],
 )
 def test_a_file_that_is_none_is_told_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "members.toml"

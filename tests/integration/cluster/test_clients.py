@@ -1,10 +1,9 @@
-"""Clients of a network: the unmodified npm driver over two nodes, and a chain that goes on from a solo ledger."""
+"""Clients of a network: the npm driver over two nodes, and a chain that goes on from a solo ledger."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,12 @@ from tests.support.server import Server
 from tests.support.testnet import Testnet
 from tests.support.transactions import alice, bob, create, transfer
 
+Born = tuple[Testnet, list[dict[str, object]]]
+"""A network, and the transactions that a solo node had committed before."""
+
 
 @pytest.fixture(scope="module")
-def born_of_solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testnet, list[dict[str, object]]]]:
+def born_of_solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Born]:
     """Four validators whose chain began as that of one node, and what that node had committed."""
     folder = tmp_path_factory.mktemp("from-solo")
     assets = [create(alice, asset={"kept": number}) for number in range(3)]
@@ -32,7 +34,7 @@ def born_of_solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tes
 
 
 def test_the_unmodified_driver_writes_to_one_node_and_reads_from_another(
-    born_of_solo: tuple[Testnet, list[dict[str, object]]],
+    born_of_solo: Born,
 ) -> None:
     net, _ = born_of_solo
     writer, reader = net.nodes[0], net.nodes[2]
@@ -49,7 +51,7 @@ def test_the_unmodified_driver_writes_to_one_node_and_reads_from_another(
 
 
 def test_what_the_solo_node_committed_is_everywhere_and_can_be_spent(
-    born_of_solo: tuple[Testnet, list[dict[str, object]]],
+    born_of_solo: Born,
 ) -> None:
     net, assets = born_of_solo
     for server in net.nodes:
@@ -63,7 +65,7 @@ def test_what_the_solo_node_committed_is_everywhere_and_can_be_spent(
     assert net.nodes[3].post(again.raw)[0] == 400, "it is spent on every node"
 
 
-def test_the_ledgers_are_whole_and_the_same(born_of_solo: tuple[Testnet, list[dict[str, object]]]) -> None:
+def test_the_ledgers_are_whole_and_the_same(born_of_solo: Born) -> None:
     net, _ = born_of_solo
     net.assert_agreement()
     net.stop()

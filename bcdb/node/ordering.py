@@ -20,7 +20,7 @@ from bcdb.node.members import Member, MembersFile
 from bcdb.node.settings import Settings
 from consensus.cometbft.binary import find
 from consensus.cometbft.engine import CometEngine
-from consensus.cometbft.files import Home, NodeSettings, Peer, node_identity, write_home
+from consensus.cometbft.files import Home, NodeSettings, Peer, has_chain, node_identity, write_home
 from consensus.cometbft.genesis import read_genesis
 from consensus.cometbft.lasting import LastingEngine
 from consensus.engine import Engine, Genesis
@@ -79,6 +79,13 @@ def _cometbft(settings: Settings, ledger: Ledger, signer: NodeSigner) -> Orderin
         raise GenesisError(
             f"The chain begins after height {base_height}, and the ledger here is at {ledger.head.height}: "
             "`bcdb network join` brings the ledger that it begins on."
+        )
+    if ledger.head.height > base_height and not has_chain(settings.cometbft_path):
+        # With the record of its votes lost as well, the validator must not go on with the same key.
+        raise SettingsError(
+            f"The ledger here is at height {ledger.head.height}, and CometBFT's blocks are missing in "
+            f"{settings.cometbft_path / 'data'}: bring that folder back, or let this node join again as a "
+            "new one, with an empty home and new keys."
         )
     members = MembersFile(settings.members_path)
     binary = find(settings.cometbft)

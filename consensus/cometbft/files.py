@@ -38,7 +38,8 @@ VALIDATOR_KEY = "config/priv_validator_key.json"
 VALIDATOR_STATE = "data/priv_validator_state.json"
 GENESIS = "config/genesis.json"
 CONFIG = "config/config.toml"
-TRACES = ("data/state.db", "data/blockstore.db", "data/cs.wal")
+CHAIN = ("data/state.db", "data/blockstore.db")
+TRACES = (*CHAIN, "data/cs.wal")
 """What is there once CometBFT has run in a home."""
 
 UNIX = "unix://"
@@ -173,6 +174,11 @@ def make_keys(path: Path) -> tuple[str, bytes]:
     except OSError as error:
         raise HomeError(f"The CometBFT home {path} can't be written: {error.strerror}") from error
     return identity.id, voter.public
+
+
+def has_chain(path: Path) -> bool:
+    """Whether CometBFT has blocks and a state in the home at `path`, as it has once it has run there."""
+    return all((path / part).exists() for part in CHAIN)
 
 
 def node_identity(path: Path) -> str:

@@ -39,20 +39,22 @@ T = TypeVar("T")
 class Client:
     """A client of one or several nodes of the same chain, e.g. `Client("http://localhost:9984")`.
 
-    With several addresses it stays with one node as long as that answers. `timeout_s` bounds all tries of
-    one request together. `verify`: what a TLS certificate is checked against, as httpx takes it.
-    `transport` replaces the network in tests. Use it as a context manager, or `close` it; one object may
-    serve several threads.
+    With several addresses it stays with one node as long as that answers, and sees at each what it has seen
+    at another: a node that is behind is waited for, or passed over. `min_height` is the `height` that another
+    client has seen. `timeout_s` bounds all tries of one request together. `verify`: what a TLS certificate
+    is checked against, as httpx takes it. `transport` replaces the network in tests. Use it as a context
+    manager, or `close` it; one object may serve several threads.
     """
 
     def __init__(
         self,
         *urls: str,
         timeout_s: float = 20.0,
+        min_height: int = 0,
         verify: Verify = True,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._calls = Calls(urls, timeout_s=timeout_s)
+        self._calls = Calls(urls, timeout_s=timeout_s, min_height=min_height)
         self._http = httpx.Client(verify=verify, transport=transport, mounts=None if transport else DIRECT)
 
     def __enter__(self) -> Self:
@@ -66,6 +68,11 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    @property
+    @documented(Calls.height)
+    def height(self) -> int:
+        return self._calls.height()
 
     @documented(Calls.create)
     def create(

@@ -7,18 +7,12 @@ The docstrings here are those of both clients. A call never signs or changes a t
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
-from bcdb.client.errors import (
-    NotFound,
-    NotSettled,
-    UnexpectedAnswer,
-    error_of,
-    message_of,
-    refusal,
-)
+from bcdb.client.errors import UnexpectedAnswer, error_of, message_of, refusal
+from bcdb.client.reading import amount, cursor, decode, expect_success, read
 from bcdb.client.results import (
     Answers,
     BatchResult,
@@ -36,7 +30,8 @@ from bcdb.client.results import (
     TransactionStatus,
     Validator,
 )
-from bcdb.client.steps import API, Arguments, Pause, Reply, Response, Road, Steps
+from bcdb.client.settling import may_differ, settle, status_path
+from bcdb.client.steps import API, Arguments, Road, Steps
 from bcdb.model import limits
 from bcdb.model.build import Recipient, prepare_create, prepare_transfer, sign
 from bcdb.model.errors import DuplicateTransaction, InvalidJson
@@ -50,23 +45,35 @@ Recipients = Sequence[Recipient] | None
 Inputs = Sequence[tuple[Mapping[str, Any], int]]
 """What a TRANSFER spends: signed transactions, each with the index of one of its outputs."""
 
-POLL_S_FIRST = 0.02
-POLL_S_MAX = 0.5
-AMOUNT_DIGITS_MAX = 100
-"""Amounts of outputs have 19 digits at most; sums of them may have more."""
+SETTLE_S_MAX = 30.0
+"""What is accepted is waited for so long."""
 BATCH_ITEMS = 1_000
 """Transactions in one request of a batch; and at most a quarter of the bytes that a node takes."""
 BATCH_BYTES = limits.BATCH_BYTES_MAX // 4
 
 
 class Calls:
-    """The calls to the nodes at `urls`; `timeout_s` bounds all tries of one request together."""
+    """The calls to the nodes at `urls`; `timeout_s` bounds all tries of one request together.
+
+    `min_height` is a block that is committed: no node answers before it has that one.
+    """
 
     def __init__(
-        self, urls: Sequence[str], *, timeout_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        urls: Sequence[str],
+        *,
+        timeout_s: float,
+        min_height: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.road = Road(urls, timeout_s=timeout_s, clock=clock)
-        self.clock = clock
+        self.road = Road(urls, timeout_s=timeout_s, min_height=min_height, clock=clock)
+
+    def height(self) -> int:
+        """The highest block that this client has seen committed, or was told of as `min_height`.
+
+        Give it to another client as `min_height`, and that one sees all that this one saw, at any node.
+        """
+        return self.road.height
 
     # --- writing ------------------------------------------------------------------------------------------
 
@@ -108,51 +115,44 @@ class Calls:
     def send(self, transaction: Posted, *, mode: Mode = "commit") -> Steps[Document]:
         """Post a signed transaction; gives it as a JSON object.
 
-        `mode` "commit" returns once it is committed, so that every later read of this node sees it; "sync"
-        and "async" once it is durable. A `DuplicateTransaction` that only a retry of this call can have
-        caused is a success. Raises the `ValidationError` of the rule that is broken, `NotAllowed` when the
-        node does not take what this issuer issued, `NotSettled` when it is accepted but not committed in
-        time, `Overloaded`, `Unavailable` or `Unreachable`.
+        `mode` "commit" returns once it is committed, so that every later call of this client sees it, at any
+        node; "sync" and "async" once it is durable. A `DuplicateTransaction` that only a retry of this call
+        can have caused is a success. With several nodes it goes to the next one when a node does not answer.
+        Raises the `ValidationError` of the rule that is broken, `NotAllowed` when the node does not take what
+        this issuer issued, `NotSettled` when it is accepted but not committed in time, `Overloaded`,
+        `Unavailable` or `Unreachable`.
         """
         content, document = _document(transaction)
         reply = yield from self.road.travel(
             "POST", f"{API}/transactions", arguments={"mode": mode}, content=content
         )
         status = reply.response.status
-        if not 200 <= status < 300:
-            error = error_of(status, reply.response.content)
-            own = reply.doubtful and isinstance(error, DuplicateTransaction)
-            if not own and (status != 504 or mode != "commit"):
-                raise error
-            if mode == "commit":
-                yield from self.wait(str(document.get("id")))
+        if 200 <= status < 300:
+            return document
+        error = error_of(status, reply.response.content)
+        own = reply.doubtful and isinstance(error, DuplicateTransaction)
+        late = status == 504 and mode == "commit"
+        # What this node refuses, the one that may have got it before may have accepted.
+        open_still = reply.elsewhere and mode == "commit" and may_differ(error)
+        if not (own or late or open_still):
+            raise error
+        if mode == "commit":
+            yield from settle(
+                self.road,
+                _part(str(document.get("id"))),
+                timeout_s=SETTLE_S_MAX,
+                content=content if len(self.road.nodes) > 1 else None,
+                refused=error if open_still else None,
+            )
         return document
 
-    def wait(self, transaction_id: str, *, timeout_s: float = 30.0) -> Steps[TransactionStatus]:
+    def wait(self, transaction_id: str, *, timeout_s: float = SETTLE_S_MAX) -> Steps[TransactionStatus]:
         """Wait until an accepted transaction is committed; `timeout_s` in all.
 
-        Raises the `ValidationError` for which it was rejected, `NotFound` when the node never accepted it,
-        and `NotSettled` when the time is over.
+        With several nodes all are asked until one knows it. Raises the `ValidationError` for which it was
+        rejected, `NotFound` when no node has accepted it, and `NotSettled` when the time is over.
         """
-        deadline = self.clock() + timeout_s
-        pause = POLL_S_FIRST
-        while True:
-            try:
-                found = yield from self.status(transaction_id)
-            except NotFound:
-                # With several nodes the one that answers may not be the one that accepted it.
-                if len(self.road.nodes) == 1:
-                    raise
-            else:
-                if found.status == "committed":
-                    return found
-                if found.status == "rejected":
-                    error = found.error
-                    raise refusal(error.name, error.text) if error else refusal("ValidationError", "rejected")
-            if self.clock() + pause >= deadline:
-                raise NotSettled(f"Transaction {transaction_id} is not settled after {timeout_s:g} s.")
-            yield Pause(pause)
-            pause = min(pause * 1.5, POLL_S_MAX)
+        return (yield from settle(self.road, _part(transaction_id), timeout_s=timeout_s))
 
     def batch(self, transactions: Iterable[Posted]) -> Steps[list[BatchResult]]:
         """Post many signed transactions in few requests; one result for each, in order, once all are durable.
@@ -182,7 +182,11 @@ class Calls:
 
     def status(self, transaction_id: str) -> Steps[TransactionStatus]:
         """What became of a transaction. Raises `NotFound` for an id that this node never accepted nor saw."""
-        return (yield from self._get(f"/transactions/{_part(transaction_id)}/status", TransactionStatus))
+        reply = yield from self.road.travel("GET", status_path(_part(transaction_id)))
+        found = read(reply, TransactionStatus)
+        if found.height is not None:
+            self.road.learn(reply.node, found.height)
+        return found
 
     def transactions(
         self,
@@ -236,8 +240,8 @@ class Calls:
         reply = yield from self.road.travel(
             "GET", f"{API}/assets/{_part(asset_id)}/provenance", arguments=arguments
         )
-        found = _read(reply, _Provenance)
-        return Answers(found.transactions, found.height, _cursor(reply.response.headers.get("link", "")))
+        found = read(reply, _Provenance)
+        return Answers(found.transactions, found.height, cursor(reply.response.headers.get("link", "")))
 
     def holdings(
         self,
@@ -252,9 +256,9 @@ class Calls:
         reply = yield from self.road.travel(
             "GET", f"{API}/keys/{_part(public_key)}/holdings", arguments=arguments
         )
-        found = _read(reply, _Holdings)
-        items = [Holding(item.asset_id, _amount(item.amount), item.outputs) for item in found.holdings]
-        return Answers(items, found.height, _cursor(reply.response.headers.get("link", "")))
+        found = read(reply, _Holdings)
+        items = [Holding(item.asset_id, amount(item.amount), item.outputs) for item in found.holdings]
+        return Answers(items, found.height, cursor(reply.response.headers.get("link", "")))
 
     def find(
         self,
@@ -290,7 +294,7 @@ class Calls:
 
     def store(self) -> Steps[StoreStatus]:
         """The query store of the node: how far it is and how much it holds. Raises `Unavailable`."""
-        return (yield from self._get("/query", StoreStatus))
+        return read((yield from self.road.travel("GET", f"{API}/query", carries=False)), StoreStatus)
 
     def search_assets(
         self, text: str, *, limit: int | None = None, after: str | None = None
@@ -318,16 +322,18 @@ class Calls:
 
     def validators(self) -> Steps[list[Validator]]:
         """The validators of the chain."""
-        return (yield from self._get("/validators", list[Validator]))
+        reply = yield from self.road.travel("GET", f"{API}/validators", carries=False)
+        return read(reply, list[Validator])
 
     def node(self) -> Steps[NodeStatus]:
         """The node at a glance, also one that is not ready. Raises `Unreachable` when none answers."""
-        live = _read((yield from self.road.travel("GET", "/health/live", patient=False)), _Live)
-        reply = yield from self.road.travel("GET", "/health/ready", patient=False)
-        url = self.road.nearest().url
+        asked = yield from self.road.travel("GET", "/health/live", patient=False, carries=False)
+        live = read(asked, _Live)
+        reply = yield from self.road.travel("GET", "/health/ready", patient=False, carries=False)
+        url = reply.node.url
         if reply.response.status != 200:
             return NodeStatus(url, live.version, False, message_of(reply.response.content))
-        ready = _read(reply, _Ready)
+        ready = read(reply, _Ready)
         return NodeStatus(
             url, live.version, True, "", ready.chain_id, ready.height, ready.pending, ready.projected_height
         )
@@ -335,20 +341,22 @@ class Calls:
     # --- shared -------------------------------------------------------------------------------------------
 
     def _get(self, path: str, kind: type[T], arguments: Arguments | None = None) -> Steps[T]:
-        return _read((yield from self.road.travel("GET", API + path, arguments=arguments)), kind)
+        return read((yield from self.road.travel("GET", API + path, arguments=arguments)), kind)
 
     def _list(
         self, path: str, arguments: Arguments, limit: int | None, after: str | None, kind: type[T]
     ) -> Steps[Page[T]]:
         paged = {**arguments, "limit": limit, "after": after}
         reply = yield from self.road.travel("GET", API + path, arguments=paged)
-        items = _read(reply, list[kind])  # type: ignore[valid-type]
-        return Page(items, _cursor(reply.response.headers.get("link", "")))
+        items = read(reply, list[kind])  # type: ignore[valid-type]
+        return Page(items, cursor(reply.response.headers.get("link", "")))
 
     def _ask(self, path: str, asked: Mapping[str, Any]) -> "Steps[_Found]":
         given = {name: value for name, value in asked.items() if value is not None}
         content = msgspec.json.encode(given)
-        return _read((yield from self.road.travel("POST", API + path, content=content)), _Found)
+        # A later page tells the height of the first one, whatever was committed meanwhile.
+        first = "after" not in given
+        return read((yield from self.road.travel("POST", API + path, content=content, carries=first)), _Found)
 
     def _batch(self, lines: list[bytes]) -> Steps[list[BatchResult]]:
         reply = yield from self.road.travel(
@@ -357,11 +365,14 @@ class Calls:
             content=b"\n".join(lines) + b"\n",
             media_type="application/x-ndjson",
         )
-        _expect_success(reply.response)
-        found = [_decode(line, _BatchLine) for line in reply.response.content.splitlines() if line.strip()]
+        expect_success(reply.response)
+        found = [decode(line, _BatchLine) for line in reply.response.content.splitlines() if line.strip()]
         if len(found) != len(lines):
             text = f"The node answered {len(found)} of {len(lines)} transactions of a batch."
             raise UnexpectedAnswer(text, reply.response.status)
+        for line in found:
+            if line.height is not None:
+                self.road.learn(reply.node, line.height)
         return [line.result() for line in found]
 
 
@@ -401,34 +412,12 @@ class _Holdings(msgspec.Struct):
 class _BatchLine(msgspec.Struct):
     status: str
     id: str | None = None
+    height: int | None = None
     error: Failure | None = None
 
     def result(self) -> BatchResult:
         error = refusal(self.error.name, self.error.text) if self.error else None
         return BatchResult(self.id, error is None, self.status, error)
-
-
-def _read(reply: Reply, kind: type[T]) -> T:
-    _expect_success(reply.response)
-    return _decode(reply.response.content, kind)
-
-
-def _expect_success(response: Response) -> None:
-    if not 200 <= response.status < 300:
-        raise error_of(response.status, response.content)
-
-
-def _decode(content: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UnexpectedAnswer(f"The answer is not what a bcdb node says: {error}.", 200) from None
-
-
-def _amount(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= AMOUNT_DIGITS_MAX):
-        raise UnexpectedAnswer(f"The answer has the amount {text[:64]!r}, which is no whole number.", 200)
-    return int(text)
 
 
 def _document(transaction: Posted) -> tuple[bytes, Document]:
@@ -443,15 +432,6 @@ def _one_line(transaction: Posted) -> bytes:
     # Line ends within a JSON text are blanks between its tokens; inside its strings they are escaped.
     text = transaction if isinstance(transaction, bytes) else msgspec.json.encode(transaction)
     return text.replace(b"\r", b" ").replace(b"\n", b" ")
-
-
-def _cursor(link: str) -> str | None:
-    """The `after` of the `rel="next"` address in a Link header (RFC 8288)."""
-    for part in link.split(","):
-        address, _, relation = part.partition(";")
-        if 'rel="next"' in relation or "rel=next" in relation:
-            return parse_qs(urlsplit(address.strip().strip("<>")).query).get("after", [None])[0]
-    return None
 
 
 def _part(text: str) -> str:

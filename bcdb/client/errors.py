@@ -47,7 +47,9 @@ class NotFound(ClientError):
 
 
 class NotSettled(ClientError):
-    """The transaction is accepted and stays so, but was neither committed nor rejected in the time given."""
+    """The transaction was neither committed nor rejected in the time given; a node that accepted it, and may
+    be away now, goes on with it.
+    """
 
 
 class UnexpectedAnswer(ClientError):

@@ -43,10 +43,11 @@ class AsyncClient:
         self,
         *urls: str,
         timeout_s: float = 20.0,
+        min_height: int = 0,
         verify: Verify = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._calls = Calls(urls, timeout_s=timeout_s)
+        self._calls = Calls(urls, timeout_s=timeout_s, min_height=min_height)
         self._http = httpx.AsyncClient(
             verify=verify, transport=transport, mounts=None if transport else DIRECT
         )
@@ -62,6 +63,11 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    @property
+    @documented(Calls.height)
+    def height(self) -> int:
+        return self._calls.height()
 
     @documented(Calls.create)
     async def create(

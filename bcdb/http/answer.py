@@ -81,6 +81,16 @@ def visible(value: bytes | None) -> bytes | None:
     return value if value is not None and _VISIBLE.fullmatch(value) else None
 
 
+def gone_of(scope: Scope) -> Callable[[], bool]:
+    """What tells whether the client has gone away, as far as the server lets that be known."""
+    write: WriteWhole | None = scope.get(WRITE_WHOLE)
+    return write.gone if write is not None else _never
+
+
+def _never() -> bool:
+    return False
+
+
 async def send_answer(scope: Scope, send: Send, answer: Answer, more: Iterable[Header]) -> None:
     """Send `answer` whole, with the headers `more` (CORS) after its own.
 

@@ -55,10 +55,10 @@ class Application:
                 answer = streams.plain_request(scope, head) or no_such_address()
             elif method == "GET" and len(path) == FETCH_CHARS and path.startswith(FETCH_PREFIX):
                 route = "fetch"
-                answer = await fetch(self.services, path[-ID_CHARS:])
+                answer = await fetch(self.services, path[-ID_CHARS:], scope["query_string"])
             elif method == "POST" and path in SUBMIT_PATHS:
                 route = "submit"
-                answer = await submit(self.services, scope["query_string"], head, receive)
+                answer = await submit(self.services, scope, head, receive)
             else:
                 route, answer = await self._other(scope, head, receive)
         except BcdbError as error:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from bcdb.http.answer import NDJSON, Answer, Receive, to_json
-from bcdb.http.body import pieces
+from bcdb.http.answer import NDJSON, Answer, Receive, Scope, gone_of, to_json
+from bcdb.http.body import check_head, pieces
 from bcdb.http.errors import RequestError
 from bcdb.http.metrics import BATCH_ITEMS
+from bcdb.http.params import WRITE_MIN_HEIGHT, Arguments
+from bcdb.http.reach import reach_to_write
 from bcdb.http.status import Reason, Status, status_of
 from bcdb.model import limits
 from bcdb.model.errors import (
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
 
 SLICE_S = 0.002
 """How long items are verified before the worker looks at its other work."""
+
+
+class Asked(Struct, frozen=True):
+    """Which block must be there before the first line is taken."""
+
+    min_height: int | None = None
+
+
+ARGUMENTS = Arguments(Asked, min_height=WRITE_MIN_HEIGHT)
 
 
 class Refused(Struct, frozen=True, kw_only=True):
@@ -52,12 +63,18 @@ class Waiting(Struct, frozen=True):
 Item = Waiting | Refused
 
 
-async def submit_batch(services: "Services", head: dict[bytes, bytes], receive: Receive) -> Answer:
+async def submit_batch(
+    services: "Services", scope: Scope, head: dict[bytes, bytes], receive: Receive
+) -> Answer:
     """Take in the lines of a body and answer with one result line for each, in order.
 
-    Empty lines do not count. Raises `RequestError` if the body is too long or has no item at all; what was
-    accepted before that stays accepted, and sending it again is safe. Raises `Disconnected`.
+    Empty lines do not count. Raises `ArgumentError`, and `RequestError` if the body is too long or has no
+    item at all; what was accepted before that stays accepted, and sending it again is safe. Raises
+    `Disconnected`, and as `reach_to_write` does.
     """
+    asked = ARGUMENTS.parse(scope["query_string"])
+    check_head(head, limits.BATCH_BYTES_MAX)
+    await reach_to_write(services, asked.min_height, gone_of(scope))
     if services.batches >= limits.BATCHES_PER_WORKER_MAX:
         raise Overloaded(f"{limits.BATCHES_PER_WORKER_MAX} batches are taken in already; try again")
     services.batches += 1

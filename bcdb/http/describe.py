@@ -21,7 +21,8 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from bcdb.http.answer import WRITE_WHOLE, Answer, Receive, Scope, WriteWhole
+from bcdb.http.answer import Answer, Receive, Scope
+from bcdb.http.answer import gone_of as gone_of_scope
 from bcdb.http.documents import ArgumentProblem, Problem, SignedTransaction
 from bcdb.http.members import Members
 from bcdb.http.params import Argument, Arguments
@@ -65,9 +66,8 @@ def receive_of(request: ApiRequest) -> Receive:
 
 
 def gone_of(request: ApiRequest) -> Callable[[], bool]:
-    """What tells whether the client has gone away, as far as the server lets that be known."""
-    write: WriteWhole | None = scope_of(request).get(WRITE_WHOLE)
-    return write.gone if write is not None else lambda: False
+    """As `gone_of` of a scope."""
+    return gone_of_scope(scope_of(request))
 
 
 def reply(answer: Answer) -> Response[Any]:
@@ -100,13 +100,15 @@ def operation(
     body: str | None = None,
     members: Members[Any] | None = None,
     stored: bool = False,
+    placed: bool = False,
     shapes: Sequence[str] = (),
 ) -> type[Operation]:
     """An operation of the document with these arguments; `body` is the media type of a body
     that has a transaction, or one on each line, `members` what a JSON object as its body holds.
 
     `paged`: the answer may have a next page. `stored`: it tells its height, as all do that come from
-    the query store. `shapes`: media types of text that it can have instead of JSON.
+    the query store. `placed`: it tells the height of the block that it is about, if it stands in one.
+    `shapes`: media types of text that it can have instead of JSON.
     """
     table: Mapping[str, Argument] = arguments.table if arguments else {}
 
@@ -120,8 +122,14 @@ def operation(
             if members:
                 content = {"application/json": OpenAPIMediaType(schema=_object(members))}
                 self.request_body = RequestBody(content, required=True)
-            success = (self.responses or {}).get("200")
-            headers = {**(_LINK if paged else {}), **(_HEIGHT if stored else {})}
+            success = next(
+                (told for status, told in (self.responses or {}).items() if status[0] == "2"), None
+            )
+            headers = {
+                **(_LINK if paged else {}),
+                **(_HEIGHT if stored else {}),
+                **(_PLACE if placed else {}),
+            }
             if headers and isinstance(success, OpenAPIResponse):
                 success.headers = dict(headers)
             if shapes and isinstance(success, OpenAPIResponse):
@@ -143,6 +151,14 @@ _HEIGHT = {
         schema=Schema(type=OpenAPIType.INTEGER),
         description="The height of the block up to which the answer is good",
         required=True,
+    )
+}
+
+_PLACE = {
+    "Bcdb-Height": OpenAPIHeader(
+        schema=Schema(type=OpenAPIType.INTEGER),
+        description="The height of the block in which it stands, left out while it stands in none",
+        required=False,
     )
 }
 

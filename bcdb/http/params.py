@@ -176,6 +176,12 @@ MIN_HEIGHT = Argument(
     "Answer once this block is in what is asked, or with 503 if that takes too long.",
     {"type": "integer", "minimum": 0},
 )
+WRITE_MIN_HEIGHT = Argument(
+    read_height,
+    "Take it once this block is in the ledger here, so that what the block made can be spent; 503 if that "
+    f"takes more than {limits.WRITE_WAIT_S_MAX:g} s, and then nothing is stored.",
+    {"type": "integer", "minimum": 0},
+)
 AT_HEIGHT = Argument(
     read_height,
     "The state as it was after this block; that of now if left out.",

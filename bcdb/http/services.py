@@ -42,6 +42,8 @@ class Services:
     _large: asyncio.Lock = field(default_factory=asyncio.Lock)
     batches: int = field(default=0)
     """Batches that are being taken in at this moment."""
+    waiting_writes: int = field(default=0)
+    """Writes that wait for a block before their bodies are read."""
 
     @classmethod
     async def open(

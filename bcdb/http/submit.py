@@ -7,10 +7,13 @@ node that has not passed the whole of stateless validation in this process.
 import asyncio
 from typing import TYPE_CHECKING
 
-from bcdb.http.answer import Answer, Receive
-from bcdb.http.body import read_body
+from msgspec import Struct
+
+from bcdb.http.answer import Answer, Receive, Scope, gone_of, height_header
+from bcdb.http.body import check_head, read_body
 from bcdb.http.errors import ArgumentError, RequestError, answer_error, answer_refused_body, refusal
-from bcdb.http.params import MODE, Arguments, fields, read_mode
+from bcdb.http.params import MODE, WRITE_MIN_HEIGHT, Arguments, fields, read_mode
+from bcdb.http.reach import reach_to_write
 from bcdb.model import limits
 from bcdb.model.errors import ValidationError
 from bcdb.model.transaction import Verified
@@ -21,21 +24,25 @@ if TYPE_CHECKING:
 FORM = b"application/x-www-form-urlencoded"
 
 
-def _mode(mode: str = "async") -> str:
-    return mode
+class Asked(Struct, frozen=True):
+    """When to answer, and which block must be there first."""
+
+    mode: str = "async"
+    min_height: int | None = None
 
 
-ARGUMENTS = Arguments(_mode, mode=MODE)
+ARGUMENTS = Arguments(Asked, mode=MODE, min_height=WRITE_MIN_HEIGHT)
 _COMMON_MODES = {b"": "async", b"mode=async": "async", b"mode=sync": "sync", b"mode=commit": "commit"}
 
 
-async def submit(services: "Services", query: bytes, head: dict[bytes, bytes], receive: Receive) -> Answer:
+async def submit(services: "Services", scope: Scope, head: dict[bytes, bytes], receive: Receive) -> Answer:
     """Answer a posted transaction.
 
     `head` has the request's headers by lower-case name. Raises `BcdbError` for `answer_error`, and
     `Disconnected`.
     """
-    mode = _COMMON_MODES.get(query) or ARGUMENTS.parse(query)
+    query: bytes = scope["query_string"]
+    mode = _COMMON_MODES.get(query) or await _arguments(services, query, scope, head)
     raw = await read_body(head, receive, limits.TRANSACTION_BYTES_MAX)
     try:
         verified = await services.verify(raw)
@@ -51,13 +58,21 @@ async def submit(services: "Services", query: bytes, head: dict[bytes, bytes], r
     return Answer(202, verified.body)
 
 
+async def _arguments(services: "Services", query: bytes, scope: Scope, head: dict[bytes, bytes]) -> str:
+    """The mode, once the block that is asked for is there. What may be written is decided by its state."""
+    asked = ARGUMENTS.parse(query)
+    check_head(head, limits.TRANSACTION_BYTES_MAX)
+    await reach_to_write(services, asked.min_height, gone_of(scope))
+    return asked.mode
+
+
 async def _until_committed(services: "Services", verified: Verified) -> Answer:
     try:
         settled = await services.link.submit_and_wait(verified, limits.COMMIT_WAIT_S_MAX)
     except asyncio.CancelledError:
         raise RequestError(503, "The server is stopping; ask for the status of the transaction") from None
     if settled.status == "committed":
-        return Answer(202, verified.body)
+        return Answer(202, verified.body, headers=(height_header(settled.height),))
     if settled.status == "rejected":
         return answer_error(ValidationError.restore(settled.name, settled.text))
     identity = verified.id.hex()

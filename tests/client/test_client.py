@@ -32,11 +32,6 @@ COMMITTED = say(200, {"id": ID, "status": "committed", "height": 3, "position": 
 Make = Callable[..., Caller]
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def client(request: pytest.FixtureRequest) -> Make:
-    return lambda script, *urls, **more: Caller(script, *urls, is_async=request.param, **more)
-
-
 def test_send(client: Make) -> None:
     script = Script(say(202, TX.tx))
     assert client(script).send(TX.tx) == TX.tx

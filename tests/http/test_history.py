@@ -448,5 +448,6 @@ class TestHeights:
             assert reply.status == 503
             assert reply.headers["retry-after"] == "1"
             assert reply.json()["message"] == (
-                "The ledger of this node is at height 3; `min_height` asks for 9"
+                "The ledger of this node is at height 3; `min_height` asks for 9, "
+                "which did not come within 0.02 s"
             )

@@ -84,6 +84,7 @@ class World:
         self.server = NodeServer(self.node, settings.socket_path)
         await self.node.start()
         await self.server.start()
+        await self.node.start_engine()
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.node.drain)
         await self._project(stack)

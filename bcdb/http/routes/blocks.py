@@ -7,12 +7,13 @@ from litestar import Controller, Response, get
 from litestar.params import PathParameter
 from msgspec import Struct
 
-from bcdb.http.answer import Answer, json_array, rfc3339, to_json
+from bcdb.http.answer import Answer, height_header, json_array, rfc3339, to_json
 from bcdb.http.describe import ApiRequest, operation, problems, query_of, reply, services_of
 from bcdb.http.documents import HexId, SignedTransaction, Time
 from bcdb.http.errors import no_such_address, not_found
 from bcdb.http.fetch import read_id
-from bcdb.http.params import Argument, Arguments, read_text
+from bcdb.http.params import MIN_HEIGHT, Argument, Arguments, read_text
+from bcdb.http.reach import reach
 from bcdb.http.services import Services
 from bcdb.ledger import BlockRecord, SecondaryReader
 
@@ -21,14 +22,24 @@ _HEIGHT = re.compile(r"[0-9]+", re.ASCII)
 _HEIGHT_DIGITS_MAX = 19
 
 
-def _transaction_id(transaction_id: str) -> str:
-    return transaction_id
+class OneBlock(Struct, frozen=True):
+    """Which block must be there before the answer."""
+
+    min_height: int | None = None
 
 
+class OfTransaction(OneBlock, frozen=True, kw_only=True):
+    """Whose block is asked for."""
+
+    transaction_id: str
+
+
+ONE_BLOCK = Arguments(OneBlock, min_height=MIN_HEIGHT)
 OF_TRANSACTION = Arguments(
-    _transaction_id,
+    OfTransaction,
     strict=True,
     transaction_id=Argument(read_text, "The id of a transaction.", required=True),
+    min_height=MIN_HEIGHT,
 )
 
 
@@ -52,23 +63,29 @@ class Blocks(Controller):
         tags=["Blocks"],
         summary="The block that holds a transaction",
         description="A list of its height, or an empty list.",
-        operation_class=operation(OF_TRANSACTION),
+        operation_class=operation(OF_TRANSACTION, stored=True),
         responses=problems(),
     )
     async def of_transaction(self, request: ApiRequest) -> Response[list[int]]:
-        transaction_id = read_id(OF_TRANSACTION.parse(query_of(request)))
-        reader = await services_of(request).ledger.ready()
+        asked, services = OF_TRANSACTION.parse(query_of(request)), services_of(request)
+        await reach(services, asked.min_height)
+        transaction_id = read_id(asked.transaction_id)
+        reader = await services.ledger.ready()
         found = None if transaction_id is None else reader.transaction(transaction_id)
-        return reply(Answer(200, to_json([] if found is None else [found.height])))
+        heights = [] if found is None else [found.height]
+        return reply(Answer(200, to_json(heights), headers=(height_header(reader.head.height),)))
 
     @get(
         "/latest",
         tags=["Blocks"],
         summary="The newest block",
+        operation_class=operation(ONE_BLOCK, placed=True),
         responses=problems(404),
     )
     async def latest(self, request: ApiRequest) -> Response[Block]:
-        reader = await services_of(request).ledger.ready()
+        services = services_of(request)
+        await reach(services, ONE_BLOCK.parse(query_of(request)).min_height)
+        reader = await services.ledger.ready()
         block = reader.block(reader.head.height)
         return reply(not_found() if block is None else _answer(reader, block))
 
@@ -77,16 +94,19 @@ class Blocks(Controller):
         tags=["Blocks"],
         summary="A block by its height",
         description="Heights count from 1; 0, the state before the first block, gives an empty list.",
+        operation_class=operation(ONE_BLOCK, placed=True),
         responses=problems(404),
     )
     async def at_height(self, request: ApiRequest, height: Height) -> Response[Block]:
-        return reply(await block_at(services_of(request), height))
+        asked = ONE_BLOCK.parse(query_of(request))
+        return reply(await block_at(services_of(request), height, asked.min_height))
 
 
-async def block_at(services: Services, text: str) -> Answer:
+async def block_at(services: Services, text: str, min_height: int | None) -> Answer:
     """The block at a height. What is no number is no address; what is beyond the newest is not found."""
     if not _HEIGHT.fullmatch(text):
         return no_such_address()
+    await reach(services, min_height)
     reader = await services.ledger.ready()
     digits = text.lstrip("0") or "0"
     if len(digits) > _HEIGHT_DIGITS_MAX or int(digits) > reader.head.height:
@@ -108,4 +128,5 @@ def _answer(reader: SecondaryReader, block: BlockRecord) -> Answer:
         "proposer": block.proposer.hex(),
     }
     head = b'{"height":%d,"transactions":' % block.height
-    return Answer(200, b"".join((head, json_array(bodies), b",", to_json(about)[1:])))
+    whole = b"".join((head, json_array(bodies), b",", to_json(about)[1:]))
+    return Answer(200, whole, headers=(height_header(block.height),))

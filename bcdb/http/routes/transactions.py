@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from bcdb.http import batch, submit
-from bcdb.http.answer import Answer, Header, json_array, to_json
+from bcdb.http.answer import Answer, Header, height_header, json_array, to_json
 from bcdb.http.batch import Refused
 from bcdb.http.describe import (
     ApiRequest,
@@ -22,14 +22,17 @@ from bcdb.http.describe import (
     query_of,
     receive_of,
     reply,
+    scope_of,
     services_of,
 )
 from bcdb.http.documents import SignedTransaction
 from bcdb.http.errors import not_found
+from bcdb.http.fetch import ARGUMENTS as FRESHNESS
 from bcdb.http.fetch import fetch, read_id
 from bcdb.http.params import (
     AFTER,
     LIMIT,
+    MIN_HEIGHT,
     Argument,
     Arguments,
     link_next,
@@ -37,6 +40,7 @@ from bcdb.http.params import (
     read_hash,
     read_operation,
 )
+from bcdb.http.reach import reach
 from bcdb.http.services import Services
 from bcdb.http.status import Status, status_of
 from bcdb.model import limits
@@ -54,6 +58,7 @@ class List(Struct, frozen=True):
     asset_id: bytes
     operation: str | None = None
     last_tx: bool = False
+    min_height: int | None = None
     limit: int = limits.PAGE_ITEMS_DEFAULT
     after: str | None = None
 
@@ -72,6 +77,7 @@ LIST = Arguments(
         required=True,
     ),
     last_tx=Argument(read_boolean, "Only the newest transaction.", {"type": "boolean", "default": False}),
+    min_height=MIN_HEIGHT,
     limit=LIMIT,
     after=AFTER,
 )
@@ -87,18 +93,18 @@ class Transactions(Controller):
         tags=["Transactions"],
         summary="Post a signed transaction",
         description="Answers once the transaction is durable, with `mode=commit` once it is committed.",
-        operation_class=operation(submit.ARGUMENTS, body="application/json"),
+        operation_class=operation(submit.ARGUMENTS, body="application/json", placed=True),
         responses=problems(403, 413, 415, 504),
     )
     async def submit(self, request: ApiRequest) -> Response[SignedTransaction]:
-        services, head = services_of(request), head_of(request)
-        return reply(await submit.submit(services, query_of(request), head, receive_of(request)))
+        services, scope, head = services_of(request), scope_of(request), head_of(request)
+        return reply(await submit.submit(services, scope, head, receive_of(request)))
 
     @get(
         tags=["Transactions"],
         summary="The transactions of an asset",
         description="Committed ones, oldest first: the CREATE, then what was done with the asset.",
-        operation_class=operation(LIST, paged=True),
+        operation_class=operation(LIST, paged=True, stored=True),
         responses=problems(),
     )
     async def of_asset(self, request: ApiRequest) -> Response[list[SignedTransaction]]:
@@ -114,7 +120,7 @@ class Transactions(Controller):
             f"item that was sent before answers its status. At most {limits.BATCH_ITEMS_MAX} items and "
             f"{limits.BATCH_BYTES_MAX} bytes."
         ),
-        operation_class=operation(body="application/x-ndjson"),
+        operation_class=operation(batch.ARGUMENTS, body="application/x-ndjson"),
         responses={
             200: ResponseSpec(
                 Status | Refused,
@@ -126,33 +132,47 @@ class Transactions(Controller):
         },
     )
     async def batch(self, request: ApiRequest) -> Response[Any]:
-        return reply(await batch.submit_batch(services_of(request), head_of(request), receive_of(request)))
+        services, scope, head = services_of(request), scope_of(request), head_of(request)
+        return reply(await batch.submit_batch(services, scope, head, receive_of(request)))
 
     @get(
         "/{transaction_id:str}",
         tags=["Transactions"],
         summary="A committed transaction",
         description="Byte for byte as it was agreed on: the canonical form from which its id is made.",
+        operation_class=operation(FRESHNESS, placed=True),
         responses=problems(404),
     )
     async def fetch(self, request: ApiRequest, transaction_id: TransactionId) -> Response[SignedTransaction]:
-        return reply(await fetch(services_of(request), transaction_id))
+        return reply(await fetch(services_of(request), transaction_id, query_of(request)))
 
     @get(
         "/{transaction_id:str}/status",
         tags=["Transactions"],
         summary="The fate of a transaction",
         description="Pending and rejected are known to the node that accepted it, committed to every node.",
+        operation_class=operation(FRESHNESS, placed=True),
         responses=problems(404),
     )
     async def status(self, request: ApiRequest, transaction_id: TransactionId) -> Response[Status]:
-        raw = read_id(transaction_id)
-        found = None if raw is None else await status_of(services_of(request), raw)
-        return reply(not_found() if found is None else Answer(200, to_json(found)))
+        asked = FRESHNESS.parse(query_of(request))
+        return reply(await status_at(services_of(request), transaction_id, asked.min_height))
+
+
+async def status_at(services: Services, text: str, min_height: int | None) -> Answer:
+    """The fate of the transaction of this id, once the block `min_height` is here."""
+    await reach(services, min_height)
+    transaction_id = read_id(text)
+    found = None if transaction_id is None else await status_of(services, transaction_id)
+    if found is None:
+        return not_found()
+    headers = () if found.height is UNSET else (height_header(found.height),)
+    return Answer(200, to_json(found), headers=headers)
 
 
 async def transactions_of(services: Services, asked: List) -> Answer:
     """A page of the transactions of an asset. It ends early when it has become too many bytes."""
+    await reach(services, asked.min_height)
     wanted = 1 if asked.last_tx else asked.limit
     bodies: list[bytes] = []
     size, after = 0, asked.after
@@ -173,7 +193,7 @@ async def transactions_of(services: Services, asked: List) -> Answer:
         after = page.next
         if after is None or len(bodies) >= wanted or size >= limits.PAGE_BYTES_MAX:
             break
-    headers: tuple[Header, ...] = ()
+    headers: list[Header] = [height_header(reader.head.height)]
     if after is not None and not asked.last_tx:
         arguments = {
             "asset_id": asked.asset_id.hex(),
@@ -181,5 +201,5 @@ async def transactions_of(services: Services, asked: List) -> Answer:
             "limit": str(asked.limit),
             "after": after,
         }
-        headers = (link_next(PATH, arguments),)
-    return Answer(200, json_array(bodies), headers=headers)
+        headers.append(link_next(PATH, arguments))
+    return Answer(200, json_array(bodies), headers=tuple(headers))

@@ -13,6 +13,8 @@ import pytest
 from tests.integration.cluster.scene import Cluster, assert_no_engine_left
 
 VALIDATORS, OBSERVERS = 4, 1
+OBSERVER = 4
+"""The number of the node that does not vote."""
 
 
 @pytest.fixture(scope="package")

@@ -18,7 +18,7 @@ from tests.support.cometbft import program
 from tests.support.server import Server, members_of_session
 
 VICTIM, OTHER = 2, 0
-POINTS = ("flush-before", "commit-after-write:4", "node-before-publish:2")
+POINTS = ("flush-before:4", "commit-after-write:4", "node-before-publish:2")
 POINTS_LONG = tuple(
     f"{name}:{nth}"
     for name in NAMES

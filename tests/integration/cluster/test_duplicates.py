@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.integration.cluster.conftest import OBSERVER
 from tests.integration.cluster.scene import Cluster, fresh
 from tests.support.transactions import Signed, alice, bob, carol, transfer
 
-OBSERVER = 4
 TIMES, TIMES_LONG = 3, 100
 
 

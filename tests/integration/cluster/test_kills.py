@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.integration.cluster.conftest import OBSERVER, VALIDATORS
 from tests.integration.cluster.scene import Cluster, Load, engines_in, fresh, paused, until
 
 KILLS_LONG = 40
@@ -79,8 +80,8 @@ def strike(net: Cluster, kind: str, number: int) -> None:
 
 
 async def kill_under_load(net: Cluster, strikes: list[tuple[str, int]], moments: random.Random) -> None:
-    numbers = sorted({number for _, number in strikes} | {4})
-    async with Load(net, numbers) as load:
+    """On two of the nodes that are struck, and on one that may not be."""
+    async with Load(net, sorted({strikes[0][1], strikes[-1][1], OBSERVER})) as load:
         for kind, number in strikes:
             await asyncio.sleep(moments.uniform(LOAD_S_MIN, LOAD_S_MAX))
             await asyncio.to_thread(strike, net, kind, number)
@@ -89,18 +90,16 @@ async def kill_under_load(net: Cluster, strikes: list[tuple[str, int]], moments:
     await asyncio.to_thread(net.assert_whole)
 
 
-async def test_every_kind_of_process_is_killed_under_load(net: Cluster) -> None:
-    strikes = [(kind, at % 4) for at, kind in enumerate(KINDS)]
-    await kill_under_load(net, strikes, random.Random(4))
-
-
-async def test_kills_at_random_under_load(net: Cluster, request: pytest.FixtureRequest) -> None:
-    """One here; many with `--long`."""
+async def test_every_kind_of_process_is_killed_under_load(
+    net: Cluster, request: pytest.FixtureRequest
+) -> None:
+    """Each kind once, at random moments; with `--long` then many times, of kinds and nodes at random."""
     chance = random.Random(40)
-    left = KILLS_LONG if request.config.getoption("--long") else 1
+    await kill_under_load(net, [(kind, at % VALIDATORS) for at, kind in enumerate(KINDS)], chance)
+    left = KILLS_LONG if request.config.getoption("--long") else 0
     while left > 0:
         count = min(left, KILLS_BETWEEN_CHECKS)
-        strikes = [(chance.choice(list(KINDS)), chance.randrange(5)) for _ in range(count)]
+        strikes = [(chance.choice(list(KINDS)), chance.randrange(len(net.nodes))) for _ in range(count)]
         await kill_under_load(net, strikes, chance)
         left -= count
 
@@ -156,14 +155,18 @@ def test_what_was_committed_while_its_node_was_down_is_committed_there(net: Clus
     assert {fate["status"] for fate in fates.values()} == {"committed"}
 
 
-async def test_all_nodes_are_killed_at_once_and_one_is_first(net: Cluster) -> None:
+async def test_all_nodes_are_killed_at_once_and_one_is_first(
+    net: Cluster, request: pytest.FixtureRequest
+) -> None:
     async with Load(net, [0, 2, 4]) as load:
         await asyncio.sleep(LOAD_S_MAX)
         await asyncio.to_thread(net.kill)
     net.start(2)
     lonely = fresh()
     assert net.nodes[2].post(lonely.raw, mode="async")[0] == 202, "it takes writes while it is alone"
-    assert net.nodes[2].stop() == 0
+    if request.config.getoption("--long"):
+        assert net.nodes[2].stop() == 0
+        net.assert_clean(2)
     net.start()
     await load.check()
     assert net.settled([lonely.tx["id"]])[lonely.tx["id"]]["status"] == "committed"

@@ -16,7 +16,7 @@ from bcdb.model.keys import encode_key
 from bcdb.node.bundler import Window
 from bcdb.node.chain import GenesisError, read_app_state
 from bcdb.node.identity import NodeSigner
-from bcdb.node.members import Member, MembersFile
+from bcdb.node.members import Member, Members, MembersFile
 from bcdb.node.settings import Settings
 from consensus.cometbft.binary import find
 from consensus.cometbft.engine import CometEngine
@@ -108,6 +108,9 @@ def _cometbft(settings: Settings, ledger: Ledger, signer: NodeSigner) -> Orderin
         member = members.current.submitter(submitter)
         return None if member is None else member.quota_bytes
 
+    def peers() -> tuple[Peer, ...]:
+        return _peers(members.current, home.node_id)
+
     def make() -> CometEngine:
         return CometEngine(
             chain_id=ledger.chain_id,
@@ -115,6 +118,7 @@ def _cometbft(settings: Settings, ledger: Ledger, signer: NodeSigner) -> Orderin
             home=home,
             is_member=lambda node_id: members.current.may_peer(node_id),
             block_bytes_max=limits.BLOCK_BYTES_MAX,
+            peers=peers,
         )
 
     log.info(
@@ -148,11 +152,6 @@ def _write_home(settings: Settings, members: MembersFile, genesis: bytes) -> Hom
     identity = node_identity(settings.cometbft_path)
     own = members.current.by_node_id.get(identity)
     everybody = members.current.all
-    peers = tuple(
-        Peer(member.node_id, member.address)
-        for member in everybody
-        if member.address and member.node_id != identity
-    )
     return write_home(
         settings.cometbft_path,
         NodeSettings(
@@ -162,11 +161,20 @@ def _write_home(settings: Settings, members: MembersFile, genesis: bytes) -> Hom
             moniker=own.name if own else "bcdb",
             p2p_listen=settings.p2p_listen,
             p2p_external=settings.p2p_external,
-            peers=peers,
+            peers=_peers(members.current, identity),
             mempool_txs_max=min((len(everybody) + 1) * limits.SUBMITTER_BUNDLES_MAX, MEMPOOL_TXS_MAX),
             mempool_bytes_max=_mempool_bytes(everybody),
         ),
         genesis,
+    )
+
+
+def _peers(members: Members, identity: str) -> tuple[Peer, ...]:
+    """Whom to dial: every other member that has an address."""
+    return tuple(
+        Peer(member.node_id, member.address)
+        for member in members.all
+        if member.address and member.node_id != identity
     )
 
 

@@ -78,12 +78,12 @@ async def _serve(settings: Settings, ledger: Ledger, signer: NodeSigner, lifelin
         quota_bytes=ordering.quota_bytes,
     )
     server = NodeServer(service, settings.socket_path)
+    service.failure.add_done_callback(lambda _: stop.set())
     try:
         # The workers come first: what the engine replays is verified by them.
         await service.start()
         await server.start()
-        if not await _unless(stop, service.start_engine()):
-            log.info("node is stopping before its engine has begun")
+        begun = await _unless(stop, service.start_engine())
     except StorageFailed as error:
         _end(error)
     except (BcdbError, EngineError) as error:
@@ -92,9 +92,12 @@ async def _serve(settings: Settings, ledger: Ledger, signer: NodeSigner, lifelin
         await server.stop()
         ledger.close()
         return EXIT_NOT_STARTED
-    _tune_gc()
-    log.info("node is ready", height=ledger.head.height, pending=len(ledger.pending), chain=ledger.chain_id)
-    service.failure.add_done_callback(lambda _: stop.set())
+    if begun:
+        _tune_gc()
+        height, pending = ledger.head.height, len(ledger.pending)
+        log.info("node is ready", height=height, pending=pending, chain=ledger.chain_id)
+    else:
+        log.info("the engine has not begun yet")
     await stop.wait()
     if not service.failure.done():
         log.info("node is stopping")

@@ -8,12 +8,12 @@ what the application has not committed.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from consensus.cometbft.answers import FLAG_COMMIT
-from consensus.cometbft.files import Home
+from consensus.cometbft.files import Home, Peer
 from consensus.cometbft.keys import address
 from consensus.cometbft.process import CometProcess, ProcessError
 from consensus.cometbft.rpc import CometRpc, NoSuchHeight, RpcError, RpcUnavailable
@@ -45,6 +45,10 @@ CHECKPOINT_PAUSE_S = 1.0
 """Between two looks at the votes: most checkpoints are never asked for."""
 LOOK_PAUSE_S = 2.0
 """Between two looks at peers and progress, while no blocks come."""
+REDIAL_S = 10.0
+"""Peers that are missing for so long are dialled from here. CometBFT pauses longer and longer, up to
+hours, and after a connection that was closed at once it may never dial again (p2p/switch.go,
+reconnectToPeer)."""
 
 T = TypeVar("T")
 
@@ -53,9 +57,9 @@ class CometEngine:
     """An `Engine` that is a CometBFT child of this process.
 
     `binary`: from `binary.find`. `home`: from `files.write_home`. `is_member` decides by node id (40 hex
-    digits) who may peer. `block_bytes_max`: what the application proposes at most, all transactions of a
-    block together; less than the chain's own bound. `start` must be called in a thread that lives as long as
-    the engine shall, best the main one.
+    digits) who may peer, `peers` tells whom to dial, by default those of the home. `block_bytes_max`: what
+    the application proposes at most, all transactions of a block together; less than the chain's own bound.
+    `start` must be called in a thread that lives as long as the engine shall, best the main one.
     """
 
     name = "cometbft"
@@ -68,9 +72,12 @@ class CometEngine:
         home: Home,
         is_member: Callable[[str], bool],
         block_bytes_max: int,
+        peers: Callable[[], Sequence[Peer]] | None = None,
     ) -> None:
         self._chain_id = chain_id
         self._home = home
+        self._peers = peers or (lambda: home.settings.peers)
+        self._missing_since_s: float | None = None
         self._is_member = is_member
         self._block_bytes_max = block_bytes_max
         self._process = CometProcess(binary, home.path)
@@ -231,6 +238,19 @@ class CometEngine:
         self._condition = Condition(
             "", len(peers), status.is_catching_up, is_validator=status.voting_power > 0
         )
+        await self._redial({peer.node_id for peer in peers})
+
+    async def _redial(self, connected: set[str]) -> None:
+        wanted = self._peers()
+        if all(peer.id in connected for peer in wanted):
+            self._missing_since_s = None
+            return
+        now_s = asyncio.get_running_loop().time()
+        if self._missing_since_s is None:
+            self._missing_since_s = now_s
+        elif now_s - self._missing_since_s >= REDIAL_S:
+            self._missing_since_s = now_s
+            await self._rpc.dial(wanted)
 
     async def _follow(self) -> None:
         """Renew what is known of votes and validators as blocks come, without end."""

@@ -214,7 +214,8 @@ def _config(settings: NodeSettings) -> Toml:
         },
         "rpc": {
             "laddr": settings.rpc,
-            "unsafe": False,
+            # It offers to dial peers, and to empty the mempool: on a socket that only this user can open.
+            "unsafe": settings.rpc_socket is not None,
             "max_open_connections": RPC_CONNECTIONS_MAX,
             "max_request_batch_size": 0,
             # A transaction travels as base64 in JSON.
@@ -224,8 +225,6 @@ def _config(settings: NodeSettings) -> Toml:
             "laddr": f"{TCP}{settings.p2p_listen}",
             "external_address": settings.p2p_external,
             "persistent_peers": ",".join(map(str, settings.peers)),
-            # A lost member is dialled again within seconds, however long it was away.
-            "persistent_peers_max_dial_period": "10s",
             "pex": False,
             "addr_book_strict": False,
             "allow_duplicate_ip": True,

@@ -6,7 +6,7 @@ answer one in bytes; what CometBFT tells in words is told apart here, and nowher
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 from consensus.cometbft import answers
 from consensus.cometbft.answers import TEXT_CHARS_MAX, ConnectedPeer, Header, SignedHeader, Status
 from consensus.cometbft.channel import AnswerTooLong, Channel, ChannelError
-from consensus.cometbft.files import TCP, UNIX
+from consensus.cometbft.files import TCP, UNIX, Peer
 from consensus.engine import CODE_OK, Admission, EngineError, Refused, Validator
 
 CALL_S_MAX = 15.0
@@ -97,6 +97,14 @@ class CometRpc:
         """The peers that are connected now."""
         return await self._call("net_info", answers.NetInfoAnswer, answers.peers)
 
+    async def dial(self, peers: Sequence[Peer]) -> None:
+        """Connect to those of these peers that are not connected; they are all that are kept from now on.
+
+        Offered on a Unix socket only. Returns before anybody is reached.
+        """
+        addresses = [str(peer) for peer in peers]
+        await self._call("dial_peers", msgspec.Raw, bytes, peers=addresses, persistent=True)
+
     async def header(self, height: int) -> Header:
         """Raises `NoSuchHeight`."""
         found = await self._call("header", answers.HeaderAnswer, answers.header_or_none, height=str(height))
@@ -130,7 +138,7 @@ class CometRpc:
                 return tuple(found)
             page += 1
 
-    async def _call(self, method: str, kind: Any, make: Callable[[Any], T], **parameters: str) -> T:
+    async def _call(self, method: str, kind: Any, make: Callable[[Any], T], **parameters: Any) -> T:
         """The result of a call, decoded as `kind` and given to `make`.
 
         Raises `RpcUnavailable`, `NoSuchHeight`, `RpcError`.

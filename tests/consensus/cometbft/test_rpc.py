@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from consensus.cometbft import rpc
+from consensus.cometbft.files import Peer
 from consensus.cometbft.rpc import CometRpc, NoSuchHeight, RpcError, RpcUnavailable, TooLarge
 from consensus.engine import Admission, Refused, Validator
 
@@ -237,3 +238,14 @@ async def test_nobody_is_there(tmp_path: Path) -> None:
         with pytest.raises(RpcUnavailable, match=r"can't be reached"):
             await client.status()
         client.close()
+
+
+async def test_peers_to_dial_are_told_as_cometbft_reads_them(client: CometRpc, server: Server) -> None:
+    server.result({"log": "Dialing peers in progress"})
+    await client.dial([Peer("a" * 40, "one.example.org:26656"), Peer("b" * 40, "127.0.0.1:1")])
+    (asked,) = server.asked
+    assert asked["method"] == "dial_peers"
+    assert asked["params"] == {
+        "peers": [f"{'a' * 40}@one.example.org:26656", f"{'b' * 40}@127.0.0.1:1"],
+        "persistent": True,
+    }

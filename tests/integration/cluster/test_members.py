@@ -127,9 +127,6 @@ def test_an_outsider_is_not_let_in_until_it_is_a_member(
     assert says(net, 0, pair, CODE_NOT_TAKEN)
     for number in VALIDATORS:
         write_members(net.nodes[number].home, *members_of(net.nodes[number].home), without_address(member))
-    # Who was turned away often enough is not sure to dial again in this life.
-    assert server.stop() == 0
-    server.start()
     until(lambda: server.get("/health/ready")["peers"] > 0, "it is let in")
     until(lambda: status(server, identity) == "committed", "it has caught up, and is heard")
     net.settled([identity])

@@ -11,7 +11,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,9 +39,10 @@ STANDSTILL_S_MAX = 60.0
 class BareServer(Server):
     """A node without a projector: see `bare_node`."""
 
-    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Path) -> None:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        super().__init__(home, as_configured=True, environment={**environment, "PYTHONPATH": path})
+        environment = {"BCDB_COMETBFT": str(program()), "PYTHONPATH": path}
+        super().__init__(home, as_configured=True, environment=environment)
         self._command = [sys.executable, "-m", "benchmarks.bare_node", str(home)]
 
 
@@ -51,20 +51,11 @@ class Cluster(Testnet):
 
     __test__ = False
 
-    def __init__(
-        self,
-        folder: Path,
-        validators: int,
-        *,
-        workers: int,
-        projection: bool,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(folder, validators, workers=workers, environment=environment)
+    def __init__(self, folder: Path, validators: int, *, workers: int, projection: bool) -> None:
+        super().__init__(folder, validators, workers=workers)
         self.projection = projection
         if not projection:
-            with_engine = {"BCDB_COMETBFT": str(program()), **(environment or {})}
-            self.nodes = [BareServer(server.home, with_engine) for server in self.nodes]
+            self.nodes = [BareServer(server.home) for server in self.nodes]
 
     def cpu_seconds(self) -> Cpu:
         """What everybody has used until now."""

@@ -194,6 +194,11 @@ def status(node: o.Nodes = None, home: o.Home = None, as_json: o.AsJson = False)
             say(f"  pending    {found.pending}")
             behind = None if found.projected_height is None else found.height - found.projected_height
             say(f"  searches   {'not available' if behind is None else f'{behind} blocks behind'}")
+            if found.engine == "cometbft":
+                say(f"  network    {found.peers} peers, {'a validator' if found.validator else 'an observer'}")
+                say(f"  app hash   {found.app_hash}")
+            if found.catching_up:
+                say("  It is catching up: it fetches blocks that the others have.")
     if not found.ready:
         raise typer.Exit(1)
 

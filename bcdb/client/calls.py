@@ -334,9 +334,7 @@ class Calls:
         if reply.response.status != 200:
             return NodeStatus(url, live.version, False, message_of(reply.response.content))
         ready = read(reply, _Ready)
-        return NodeStatus(
-            url, live.version, True, "", ready.chain_id, ready.height, ready.pending, ready.projected_height
-        )
+        return NodeStatus(url, live.version, True, **msgspec.structs.asdict(ready))
 
     # --- shared -------------------------------------------------------------------------------------------
 
@@ -385,6 +383,11 @@ class _Ready(msgspec.Struct):
     height: int
     pending: int
     projected_height: int | None = None
+    app_hash: str = ""
+    engine: str = ""
+    peers: int = 0
+    catching_up: bool = False
+    validator: bool = False
 
 
 class _Found(msgspec.Struct):

@@ -137,6 +137,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
     `height` is its last published block, `pending` counts what it accepted and no block holds yet,
     `projected_height` is how far its searches are (None: there are none). `reason` says why it is not ready.
+    `app_hash` (hex) is that of `height`. In a network, up to some seconds ago, `peers` other nodes were connected,
+    `catching_up` said that it still fetched blocks that others have, and `validator` that it votes.
     """
 
     url: str
@@ -147,6 +149,11 @@ class NodeStatus(msgspec.Struct, frozen=True):
     height: int = 0
     pending: int = 0
     projected_height: int | None = None
+    app_hash: str = ""
+    engine: str = ""
+    peers: int = 0
+    catching_up: bool = False
+    validator: bool = False
 
 
 class BatchResult(msgspec.Struct, frozen=True):

@@ -323,6 +323,10 @@ def test_node_status(client: Make) -> None:
     ready = say(200, {"chain_id": "test", "height": 9, "pending": 1, "projected_height": 8})
     found = client(Script(live, ready)).node()
     assert (found.ready, found.version, found.chain_id, found.height) == (True, "1.2.3", "test", 9)
+    more = {"app_hash": "ab", "engine": "cometbft", "peers": 3, "catching_up": True, "validator": True}
+    told = {"chain_id": "test", "height": 9, "pending": 1, "projected_height": None, **more}
+    found = client(Script(live, say(200, told))).node()
+    assert {name: getattr(found, name) for name in more} == more
     found = client(Script(live, say(503, {"message": "The node process is gone", "status": 503}))).node()
     assert (found.ready, found.reason) == (False, "The node process is gone")
     with pytest.raises(Unreachable):

@@ -138,6 +138,17 @@ def test_a_node_without_its_engine_answers_and_takes_writes(net: Cluster) -> Non
     assert server.processes()["node"] == node, "the node process went on all the while"
 
 
+def test_a_node_whose_engine_hangs_answers_and_ends_in_time(net: Cluster) -> None:
+    server, made = net.nodes[3], fresh()
+    with paused(net.engine_pid(3)):
+        assert server.post(made.raw, mode="async")[0] == 202
+        assert server.get(f"/api/v1/transactions/{made.tx['id']}/status")["status"] == "pending"
+        assert server.stop() == 0, server.tail()
+        assert not engines_in(server.home)
+    net.start(3)
+    assert net.settled([made.tx["id"]])[made.tx["id"]]["status"] == "committed"
+
+
 def test_what_was_committed_while_its_node_was_down_is_committed_there(net: Cluster) -> None:
     """The bundle has left, the node dies, the others commit: after the replay the node knows."""
     made = [fresh() for _ in range(3)]

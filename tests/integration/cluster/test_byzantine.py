@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from bcdb.model import limits
-from bcdb.model.keys import KeyPair
+from bcdb.model.keys import KeyPair, decode_key
+from bcdb.node.keyfile import read_key_file
 from tests.integration.cluster.scene import Cluster, fresh, until
 from tests.support.intruder import Intruder, Mempool, Txs, bundle
-from tests.support.transactions import Signed, bob, carol, create, transfer
+from tests.support.transactions import Signed, alice, bob, carol, create, transfer
 
 TRAITOR = 3
 HONEST = (0, 1, 2)
@@ -89,9 +90,11 @@ def junk(chain_id: str, count: int, size: int) -> Txs:
 
 
 def many_signatures(number: int) -> Signed:
-    """A transaction that has as many signatures as one may have."""
-    issuers = [KeyPair.from_seed(at.to_bytes(32, "big")) for at in range(limits.SIGNATURES_MAX)]
-    return create(issuers, recipients=[([bob.public_key], 1)], asset={"many": number})
+    """A transaction with as many signatures as one may have, valid by itself; it spends what is not there."""
+    count = limits.SIGNATURES_MAX
+    source = create(recipients=[([alice.public_key], 1)] * count, asset={"many": number})
+    spent = [(source, index) for index in range(count)]
+    return transfer(spent, [([bob.public_key], count)], keypairs=[alice])
 
 
 def garbage(chain_id: str, pair: KeyPair) -> list[tuple[str, Txs]]:
@@ -108,7 +111,9 @@ def garbage(chain_id: str, pair: KeyPair) -> list[tuple[str, Txs]]:
 
 def more_garbage(chain_id: str, pair: KeyPair) -> list[tuple[str, Txs]]:
     good = bundle(chain_id, pair, fresh())
-    many = [many_signatures(number) for number in range(limits.BLOCK_SIGNATURES_MAX // 1000 + 1)]
+    many = [
+        many_signatures(number) for number in range(limits.BLOCK_SIGNATURES_MAX // limits.SIGNATURES_MAX + 1)
+    ]
     return [
         ("is no MessagePack", (b"",)),
         ("is of chain 'another'", (bundle("another", pair, fresh()),)),
@@ -157,15 +162,18 @@ def test_a_flood(honest: Cluster, traitor: Intruder, request: pytest.FixtureRequ
     """What no node wants, what no member has sent, and more of a member's than it may have waiting."""
     chain_id = honest.layout.chain_id
     floods = FLOODS_LONG if request.config.getoption("--long") else 1
-    traitor.application.admits = True
+    member = read_key_file(honest.nodes[0].home / "node_key.json")
     before = memory(honest)
     most = rounds = 0
     with Mempool(honest.nodes[0].home) as mempool, ThreadPoolExecutor(2) as threads:
 
         def flood() -> None:
             for number in range(floods):
-                for txs in waves(chain_id, traitor.pair, number):
+                traitor.application.admits = True
+                for txs in waves(chain_id, traitor.pair, member, number):
                     traitor.offer(txs)
+                # What has been sent to everybody leaves its own mempool after the next block.
+                traitor.application.admits = False
 
         def clients() -> int:
             count = 0
@@ -181,14 +189,13 @@ def test_a_flood(honest: Cluster, traitor: Intruder, request: pytest.FixtureRequ
             time.sleep(POLL_S)
         flooding.result()
         rounds = writing.result()
-    traitor.application.admits = False
     assert rounds > 0, "clients write, and see it committed, while the flood comes in"
     assert 0 < most <= limits.SUBMITTER_BUNDLES_MAX + OTHERS_WAITING_MAX
     grown = {name: size - before[name] for name, size in memory(honest).items()}
     assert max(grown.values()) < MEMORY_BYTES_MAX, grown
 
 
-def waves(chain_id: str, pair: KeyPair, number: int) -> list[list[bytes]]:
+def waves(chain_id: str, pair: KeyPair, member: KeyPair, number: int) -> list[list[bytes]]:
     """Many bundles, and what is none; none of them is in another wave."""
     padding = "x" * LARGE_BYTES
 
@@ -200,6 +207,11 @@ def waves(chain_id: str, pair: KeyPair, number: int) -> list[list[bytes]]:
     large = [nonsense(at) + bytes(LARGE_BYTES) for at in range(LARGE)]
     large += [bundle(chain_id, stranger, fresh(padding=padding)) for _ in range(LARGE)]
     large += [bundle(chain_id, pair, fresh(padding=padding)) for _ in range(LARGE)]
+    # In another member's name, and so looked at whole.
+    large += [
+        tx.replace(decode_key(stranger.public_key), decode_key(member.public_key))
+        for tx in large[LARGE : 2 * LARGE]
+    ]
     return [small, [bundle(chain_id, pair, fresh()) for _ in range(OVER_QUOTA)], large]
 
 

@@ -137,8 +137,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
     `height` is its last published block, `pending` counts what it accepted and no block holds yet,
     `projected_height` is how far its searches are (None: there are none). `reason` says why it is not ready.
-    `app_hash` (hex) is that of `height`. In a network, up to some seconds ago, `peers` other nodes were connected,
-    `catching_up` said that it still fetched blocks that others have, and `validator` that it votes.
+    `app_hash` (hex) is that of `height`. In a network, up to some seconds ago, `peers` other nodes were
+    connected, `catching_up` said that it still fetched blocks that others have, and `validator` that it
+    votes.
     """
 
     url: str

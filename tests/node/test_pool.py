@@ -1,4 +1,4 @@
-"""The pool of bundles: looked into once, bounded by quotas, and dead when nothing in them can be committed."""
+"""The pool of bundles: looked into once, bounded by quotas, dead when nothing in them can be committed."""
 
 import asyncio
 from collections.abc import Iterator, Sequence

@@ -301,9 +301,7 @@ def _vote(height: int, round_: int, block: object, time_ns: int) -> bytes:
     return bytes([len(vote)]) + vote
 
 
-async def test_validators_peer_and_others_are_kept_out(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_validators_peer_and_others_are_kept_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consensus.cometbft.engine.REDIAL_S", 0.5)
     first, second, stranger = cluster(place, 2, outsiders=1)
     members = {first.node_id, second.node_id}

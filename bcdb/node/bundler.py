@@ -118,10 +118,11 @@ class Bundler:
         again."""
         self._blocks += 1
         carried = set(txs) if self._flights else ()
+        catching_up = bool(self._flights) and self._engine.condition.is_catching_up
         for raw, flight in tuple(self._flights.items()):
             if raw in carried or not any(item.id in self._pending for item in flight.items):
                 self._queue.extendleft(reversed(self._land(raw, flight)))
-            elif self._blocks - flight.height >= RESEND_HEIGHTS:
+            elif self._blocks - flight.height >= RESEND_HEIGHTS and not catching_up:
                 self._offer(raw, flight)
         self._plan()
 
@@ -217,6 +218,9 @@ class Bundler:
             return
         if flight.offering is not None and not flight.offering.done():
             return
+        if self._engine.condition.is_catching_up:
+            # The blocks that pass now were made before, and what is offered waits here until all are there.
+            flight.offers = 0
         if flight.offers >= OFFERS_MAX:
             log.warning("a bundle is made anew", transactions=len(flight.items), offers=flight.offers)
             attempt = min(flight.attempt + 1, ATTEMPT_MAX)

@@ -11,7 +11,7 @@ from bcdb.model.transaction import Verified
 from bcdb.node import bundler
 from bcdb.node.bundler import Bundler, Window
 from bcdb.node.identity import NodeSigner
-from consensus.engine import Admission, Refused
+from consensus.engine import Admission, Condition, Refused
 from consensus.solo import SoloEngine
 from tests.node.harness import CHAIN, node_pair
 from tests.support.transactions import create
@@ -26,6 +26,11 @@ class MoodyEngine(SoloEngine):
         super().__init__(chain_id=CHAIN, signer=NodeSigner(node_pair), block_bytes_max=1)
         self.offered: list[bytes] = []
         self.answers: list[Admission | Exception] = []
+        self.mood = Condition()
+
+    @property
+    def condition(self) -> Condition:
+        return self.mood
 
     async def submit(self, tx: bytes) -> Admission:
         self.offered.append(tx)
@@ -254,6 +259,29 @@ async def test_after_many_blocks_without_it_a_bundle_is_offered_again() -> None:
     for _ in range(bundler.RESEND_HEIGHTS):
         bench.bundler.block_committed([b"somebody else's bundle"])
     await bench.offers(2)
+    bench.bundler.stop()
+
+
+async def test_the_blocks_of_the_past_say_nothing_of_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that catches up sees many blocks, which were made before its bundle was."""
+    monkeypatch.setattr(bundler, "RESEND_S", 0.005)
+    bench = Bench(WIDE)
+    bench.engine.mood = Condition(is_catching_up=True)
+    bench.bundler.add(ITEMS[:1])
+    async with asyncio.timeout(20):
+        while len(bench.engine.offered) <= 2 * bundler.OFFERS_MAX:
+            await asyncio.sleep(0.001)
+    assert len(set(bench.engine.offered)) == 1, "it is not made anew"
+    monkeypatch.setattr(bundler, "RESEND_S", 60.0)
+    await asyncio.sleep(0.02)
+    offered = len(bench.engine.offered)
+    for _ in range(bundler.RESEND_HEIGHTS):
+        bench.bundler.block_committed([b"a block of the past"])
+    await asyncio.sleep(0.01)
+    assert len(bench.engine.offered) == offered
+    bench.engine.mood = Condition()
+    bench.bundler.block_committed([b"the first block that is new"])
+    await bench.offers(offered + 1)
     bench.bundler.stop()
 
 

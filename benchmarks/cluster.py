@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -291,6 +292,8 @@ def main() -> None:
         parser.error(f"--post-to is 1 to {options.nodes}")
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     version = find(program()).version
+    # That a peer does not listen yet, at the start of all of them, is no news here.
+    logging.getLogger("consensus").setLevel(logging.CRITICAL)
     print(f"machine: {machine.description()}; CometBFT {version}", flush=True)
     table = Table()
     # Sockets have short paths: the folder of temporary files is seldom deep.

@@ -121,7 +121,7 @@ class LedgerApplication:
         for tx, opened in offered:
             if not opened.is_valid or not self.pool.has_effect(opened):
                 continue
-            size += len(tx)
+            size += opened.size
             transactions += len(opened.bodies)
             signatures += opened.signatures
             if (
@@ -135,14 +135,15 @@ class LedgerApplication:
 
     async def process(self, block: Block) -> bool:
         bundles: list[Opened] = []
-        transactions = 0
+        size = transactions = 0
         for tx in block.txs:
             try:
                 bundles.append(self.pool.open(tx))
             except BundleError as error:
                 return _reject(block, error.text)
+            size += bundles[-1].size
             transactions += len(bundles[-1].bodies)
-        if transactions > limits.BLOCK_TRANSACTIONS_MAX or sum(map(len, block.txs)) > limits.BLOCK_BYTES_MAX:
+        if transactions > limits.BLOCK_TRANSACTIONS_MAX or size > limits.BLOCK_BYTES_MAX:
             return _reject(block, "It has more transactions or bytes than a block may have")
         signatures = 0
         for opened in bundles:

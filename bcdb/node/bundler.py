@@ -11,7 +11,13 @@ from collections.abc import Callable, Container, Iterable, Sequence
 import structlog
 from msgspec import Struct
 
-from bcdb.ledger.bundle import ATTEMPT_MAX, ENVELOPE_BYTES_MAX, ITEM_OVERHEAD_BYTES, encode_bundle
+from bcdb.ledger.bundle import (
+    ATTEMPT_MAX,
+    ENVELOPE_BYTES_MAX,
+    ITEM_OVERHEAD_BYTES,
+    encode_bundle,
+    opened_bytes,
+)
 from bcdb.model import limits
 from bcdb.model.errors import BundleError
 from bcdb.model.transaction import Verified
@@ -37,21 +43,23 @@ class Window(Struct, frozen=True):
 
     `pace_s`: a block of the embedded engine costs about a millisecond here and a wake-up in every worker and
     in the projector, whatever it holds; a bundle of CometBFT costs a message to every peer. Acceptance does
-    not wait for it.
+    not wait for it. `compress`: what bundles have in common does not travel.
     """
 
     bundles: int = 1
     size_bytes: int = limits.BUNDLE_BYTES_MAX
     pace_s: float = 0.02
+    compress: bool = False
 
 
 class _Flight:
     """A bundle on its way."""
 
-    __slots__ = ("attempt", "height", "items", "offering", "offers", "pause_s", "timer")
+    __slots__ = ("attempt", "height", "items", "offering", "offers", "pause_s", "size_bytes", "timer")
 
-    def __init__(self, items: Sequence[Verified], attempt: int, height: int) -> None:
+    def __init__(self, items: Sequence[Verified], size_bytes: int, attempt: int, height: int) -> None:
         self.items = items
+        self.size_bytes = size_bytes
         self.attempt = attempt
         self.height = height
         """Blocks seen when it was offered last."""
@@ -178,7 +186,12 @@ class Bundler:
         bodies = [item.body for item in items]
         try:
             raw = encode_bundle(
-                self._chain_id, self._signer.public_key, bodies, self._signer.sign, attempt=attempt
+                self._chain_id,
+                self._signer.public_key,
+                bodies,
+                self._signer.sign,
+                attempt=attempt,
+                compress=self._window.compress,
             )
         except BundleError as error:
             self._failed(error)
@@ -186,8 +199,9 @@ class Bundler:
         self._remember(raw, items)
         is_paced = self._window.bundles > 1 or len(items) >= PACED_FROM
         self._next_s = self._loop.time() + self._window.pace_s if is_paced else 0.0
-        flight = self._flights[raw] = _Flight(items, attempt, self._blocks)
-        self._flights_bytes += len(raw)
+        flight = _Flight(items, opened_bytes(raw, bodies), attempt, self._blocks)
+        self._flights[raw] = flight
+        self._flights_bytes += flight.size_bytes
         self._offer(raw, flight)
         self._plan()
 
@@ -200,7 +214,7 @@ class Bundler:
                 return attempt, left
         queue, pending = self._queue, self._pending
         items: list[Verified] = []
-        size, signatures = ENVELOPE_BYTES_MAX, 0
+        size, signatures = ENVELOPE_BYTES_MAX + ITEM_OVERHEAD_BYTES, 0
         while queue and len(items) < limits.BUNDLE_TRANSACTIONS_MAX:
             item = queue[0]
             size += len(item.body) + ITEM_OVERHEAD_BYTES
@@ -227,10 +241,12 @@ class Bundler:
             self._again.append((attempt, self._land(raw, flight)))
             self._plan()
             return
+        # While no block is made at all, nothing speaks against the bundle.
+        counts = flight.offers == 0 or self._blocks > flight.height
         flight.height = self._blocks
-        flight.offering = self._loop.create_task(self._offer_once(raw, flight))
+        flight.offering = self._loop.create_task(self._offer_once(raw, flight, counts))
 
-    async def _offer_once(self, raw: bytes, flight: _Flight) -> None:
+    async def _offer_once(self, raw: bytes, flight: _Flight, counts: bool) -> None:
         try:
             admission = await self._engine.submit(raw)
         except Refused as refusal:
@@ -246,7 +262,7 @@ class Bundler:
             flight.pause_s = min(pause_s * 2, FULL_PAUSE_S_MAX)
         else:
             pause_s, flight.pause_s = RESEND_S, FULL_PAUSE_S
-            flight.offers += 1
+            flight.offers += counts
         _cancel_timer(flight)
         flight.timer = self._loop.call_later(pause_s, self._offer, raw, flight)
 
@@ -254,7 +270,7 @@ class Bundler:
         """A bundle is not on its way any more. Gives what of it is not settled."""
         _cancel_timer(flight)
         del self._flights[raw]
-        self._flights_bytes -= len(raw)
+        self._flights_bytes -= flight.size_bytes
         return [item for item in flight.items if item.id in self._pending]
 
 

@@ -130,7 +130,7 @@ def _cometbft(settings: Settings, ledger: Ledger, signer: NodeSigner) -> Orderin
     )
     # Half of what others let wait of this node: they may not have seen yet what this one has seen committed.
     in_flight = max(own_quota // 2, limits.BUNDLE_BYTES_MAX)
-    window = Window(limits.BUNDLES_IN_FLIGHT_MAX, in_flight, PACE_S)
+    window = Window(limits.BUNDLES_IN_FLIGHT_MAX, in_flight, PACE_S, compress=True)
     return Ordering(LastingEngine(make), base_height, window, quota_bytes)
 
 

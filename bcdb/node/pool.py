@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from bcdb.ledger import Ledger, Outcome
-from bcdb.ledger.bundle import decode_bundle, peek_submitter
+from bcdb.ledger.bundle import decode_bundle, opened_bytes, peek_submitter
 from bcdb.ledger.records import output_key
 from bcdb.model import limits
 from bcdb.model.errors import BcdbError
@@ -29,6 +29,7 @@ class NotTaken(BcdbError):
 class Opened:
     """A bundle that was looked into: its bodies, and one result for each once they are verified."""
 
+    # `size`: see `bundle.opened_bytes`.
     __slots__ = ("alive", "bodies", "results", "seen_height", "size", "submitter", "task", "waits")
 
     def __init__(self, submitter: bytes, bodies: Sequence[bytes], size: int) -> None:
@@ -127,7 +128,8 @@ class BundlePool:
 
     def remember(self, tx: bytes, submitter: bytes, transactions: Sequence[Verified]) -> None:
         """This node made the bundle `tx` of transactions that it has verified: they need no second look."""
-        opened = Opened(submitter, [verified.body for verified in transactions], len(tx))
+        bodies = [verified.body for verified in transactions]
+        opened = Opened(submitter, bodies, opened_bytes(tx, bodies))
         opened.results = transactions
         self.forget(tx)
         self._keep(tx, opened)
@@ -139,7 +141,7 @@ class BundlePool:
         opened = self._opened.get(tx)
         if opened is None:
             bundle = decode_bundle(tx, self._ledger.chain_id)
-            opened = Opened(bundle.submitter, bundle.transactions, len(tx))
+            opened = Opened(bundle.submitter, bundle.transactions, opened_bytes(tx, bundle.transactions))
             self._keep(tx, opened)
         return opened
 
@@ -153,6 +155,7 @@ class BundlePool:
             submitter = peek_submitter(tx, self._ledger.chain_id) if opened is None else opened.submitter
             self._check_quota(submitter, len(tx))
             opened = self.open(tx)
+            self._check_quota(submitter, opened.size)
             self._passing_bytes -= opened.size if self._passing.pop(tx, 0) is None else 0
             opened.waits = True
             bundles, size = self.usage(opened.submitter)

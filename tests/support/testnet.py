@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from bcdb.cli.testnet.layout import Layout, Node, make_testnet
+from bcdb.cli.testnet.running import go_threads
 from bcdb.node.settings import Settings
 from tests.support.cometbft import program
 from tests.support.server import START_S_MAX, Server, free_ports, members_of_session
@@ -62,7 +63,11 @@ class Testnet:
     ) -> None:
         places = free_nodes(validators, observers)
         self.layout: Layout = make_testnet(folder, places, workers=workers, source=source)
-        with_engine = {"BCDB_COMETBFT": str(program()), **(environment or {})}
+        with_engine = {
+            "BCDB_COMETBFT": str(program()),
+            "GOMAXPROCS": go_threads(len(places)),
+            **(environment or {}),
+        }
         self.nodes = [
             Server(self.layout.home(node), as_configured=True, flags=flags, environment=with_engine)
             for node in self.layout.nodes

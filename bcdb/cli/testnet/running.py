@@ -224,6 +224,11 @@ def environment(folder: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if name not in _DROPPED}
 
 
+def go_threads(nodes: int) -> str:
+    """Cores for the Go programs of each of so many nodes: left to itself, each would idle on all of them."""
+    return str(max(1, len(os.sched_getaffinity(0)) // nodes))
+
+
 def _child(layout: Layout, node: Node) -> Child:
     log = layout.log(node)
     logfile.bound(log)
@@ -235,7 +240,7 @@ def _child(layout: Layout, node: Node) -> Child:
         # It keeps the current folder: a program may be named relative to it.
         [str(log), str(os.getpid()), os.getcwd(), *started],
         descriptors=(),
-        environment=environment(layout.folder),
+        environment={"GOMAXPROCS": go_threads(len(layout.nodes)), **environment(layout.folder)},
     )
     child.last_words = lambda: logfile.last_words(log)
     return child

@@ -199,8 +199,8 @@ class Application(Protocol):
 class Engine(Protocol):
     """What orders. `start`, then `run` until `stop`; `submit` in between.
 
-    `on_restart` is called when the engine has begun anew: what was submitted before and is in no block may be
-    lost, and is to be offered again.
+    `on_restart` is called when the engine begins anew: what was submitted before and is in no block is lost,
+    and is to be offered again.
     """
 
     on_restart: Callable[[], None]

@@ -7,6 +7,7 @@ solo node, that ledger. Nothing in it is secret; who takes it over checks that i
 
 import base64
 import secrets
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +15,17 @@ from pathlib import Path
 import msgspec
 
 from bcdb.cli.home import locked, write_settings
-from bcdb.ledger import Head, Ledger
+from bcdb.ledger import Head, Ledger, fsck
 from bcdb.ledger.apphash import app_hash
 from bcdb.ledger.export import export_ledger
 from bcdb.ledger.merkle import EMPTY_ROOT
 from bcdb.model import limits
-from bcdb.model.errors import SettingsError
+from bcdb.model.errors import SettingsError, StoreError
 from bcdb.node.chain import app_state, check_app_state
 from bcdb.node.keyfile import read_key_file
 from bcdb.node.members import MEMBERS_FILE, Member, Members, members_file, read_members
 from bcdb.node.settings import Settings, write_private
-from consensus.cometbft.files import make_keys
+from consensus.cometbft.files import has_chain, make_keys
 from consensus.cometbft.genesis import ConsensusParameters, genesis_file, read_genesis
 from consensus.engine import Genesis, Validator
 
@@ -68,8 +69,7 @@ def make_card(settings: Settings, name: str, address: str, *, votes: bool = True
 
 
 def write_card(card: Card, path: Path) -> None:
-    write_private(path, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
-    path.chmod(0o644)
+    _publish(path, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
 
 
 def read_card(path: Path) -> Card:
@@ -113,16 +113,17 @@ def found_network(
     began_ns = max(time.time_ns(), head.time_ns + 1)
     genesis = Genesis(name, began_ns, validators, head.height + 1, app_state(head))
     parameters = ConsensusParameters(limits.BLOCK_BYTES_MAX + BLOCK_ROOM_BYTES)
-    (out / MEMBERS_FILE).write_text(members_file([card.member for card in sorted(cards, key=_name)]))
-    (out / GENESIS_FILE).write_bytes(genesis_file(genesis, parameters))
+    _publish(out / MEMBERS_FILE, members_file([card.member for card in sorted(cards, key=_name)]).encode())
+    _publish(out / GENESIS_FILE, genesis_file(genesis, parameters))
     return genesis
 
 
 def join_network(folder: Path, settings: Settings) -> Genesis:
     """Make this home a part of the network of `folder`, as `found_network` has made it.
 
-    A ledger that is there already must be the one on which the chain begins. Raises `BcdbError` or
-    `EngineError`.
+    A ledger that is there already must be the one on which the chain begins; one from the folder is derived
+    anew from its transactions before it is believed. A members' file that is there is kept. Raises
+    `BcdbError` or `EngineError`; then the home is as it was.
     """
     try:
         content = (folder / GENESIS_FILE).read_bytes()[:GENESIS_BYTES_MAX]
@@ -139,17 +140,45 @@ def join_network(folder: Path, settings: Settings) -> Genesis:
     if settings.genesis_path.exists() and settings.genesis_path.read_bytes() != content:
         raise SettingsError(f"{settings.home} is of another network already: use a home of its own for each.")
     with locked(settings):
-        if not settings.ledger_path.exists() and (folder / LEDGER_FOLDER).exists():
-            export_ledger(folder / LEDGER_FOLDER, settings.ledger_path)
-        if not (settings.cometbft_path / "data" / "blockstore.db").exists():
-            ledger = Ledger.open(settings.ledger_path, chain_id=genesis.chain_id)
-            head = ledger.head
-            ledger.close()
-            check_app_state(genesis.app_state, genesis.initial_height, head)
+        if not has_chain(settings.cometbft_path):
+            _bring_ledger(folder, settings, genesis)
         write_settings(settings, {"engine": "cometbft", "chain_id": genesis.chain_id})
-        write_private(settings.members_path, (folder / MEMBERS_FILE).read_bytes())
+        if not settings.members_path.exists():
+            write_private(settings.members_path, (folder / MEMBERS_FILE).read_bytes())
         write_private(settings.genesis_path, content)
     return genesis
+
+
+def _bring_ledger(folder: Path, settings: Settings, genesis: Genesis) -> None:
+    """See to it that the home has the ledger on which the chain begins. What does not fit is not left
+    there."""
+    path, was_there = settings.ledger_path, settings.ledger_path.exists()
+    try:
+        if not was_there and genesis.initial_height > 1:
+            if not (folder / LEDGER_FOLDER).exists():
+                raise SettingsError(
+                    f"The chain goes on from a ledger of height {genesis.initial_height - 1}, and {folder} "
+                    f"lacks it: get the folder {LEDGER_FOLDER} from whoever founded the network, too."
+                )
+            export_ledger(folder / LEDGER_FOLDER, path)
+            for fault in fsck.check(path):
+                raise StoreError(
+                    f"The ledger in {folder} is not whole ({fault.where}: {fault.what}): get another copy."
+                )
+        ledger = Ledger.open(path, chain_id=genesis.chain_id)
+        head = ledger.head
+        ledger.close()
+        check_app_state(genesis.app_state, genesis.initial_height, head)
+    except BaseException:
+        if not was_there:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _publish(path: Path, content: bytes) -> None:
+    """Write a file that is for others, whole or not at all."""
+    write_private(path, content)
+    path.chmod(0o644)
 
 
 def _name(card: Card) -> str:

@@ -30,6 +30,9 @@ ENVELOPE_BYTES_MAX = 2_048
 """Bytes of a bundle around its transactions, at most."""
 ITEM_OVERHEAD_BYTES = 5
 """Bytes that MessagePack puts in front of one transaction, at most."""
+ZLIB_RATIO_MAX = 16
+"""What is opened may be so many times as long as it was on its way. Keys, ids and signatures keep real
+bundles far below; more would only serve those who want to make others work."""
 _ZLIB_HEAD = b"\x78\x01"
 """The widest window, no dictionary: with these no stream is left to the judgement of a version of zlib."""
 _DOMAIN = b"bcdb bundle 1\0"
@@ -69,8 +72,10 @@ def encode_bundle(
     content = _pack(transactions)
     _check_size(len(content))
     packing = PLAIN
-    if compress and len(packed := zlib.compress(content, ZLIB_LEVEL)) < len(content):
-        content, packing = packed, ZLIB
+    if compress:
+        packed = zlib.compress(content, ZLIB_LEVEL)
+        if len(packed) < len(content) <= ZLIB_RATIO_MAX * len(packed):
+            content, packing = packed, ZLIB
     unsigned = _pack((VERSION, chain_id, submitter, attempt, packing, content, _NO_SIGNATURE))
     signed_part = memoryview(unsigned)[:-SIGNATURE_BYTES]
     return b"".join((signed_part, sign(_message(signed_part))))
@@ -193,14 +198,15 @@ def _inflate(stream: bytes) -> bytes:
     """The one zlib stream, whole and nothing behind it, as far as a bundle may go."""
     if stream[:2] != _ZLIB_HEAD:
         raise BundleError("The content of the bundle is no zlib stream of the kind that is used here")
+    bytes_max = min(limits.BUNDLE_BYTES_MAX, ZLIB_RATIO_MAX * len(stream))
     inflater = zlib.decompressobj()
     try:
-        content = inflater.decompress(stream, limits.BUNDLE_BYTES_MAX)
+        content = inflater.decompress(stream, bytes_max)
     except zlib.error as error:
         raise BundleError(f"The content of the bundle is no zlib stream: {error}") from error
     if not inflater.eof or inflater.unused_data:
         raise BundleError(
-            f"The content of the bundle is not one zlib stream of at most {limits.BUNDLE_BYTES_MAX} bytes"
+            f"The content of the bundle is not one zlib stream that opens to at most {bytes_max} bytes"
         )
     return content
 

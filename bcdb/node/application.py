@@ -135,19 +135,23 @@ class LedgerApplication:
 
     async def process(self, block: Block) -> bool:
         bundles: list[Opened] = []
-        size = transactions = 0
+        size = transactions = signatures = 0
+        if sum(map(len, block.txs)) > limits.BLOCK_BYTES_MAX:
+            return _reject(block, "It has more bytes than a block may have")
         for tx in block.txs:
             try:
-                bundles.append(self.pool.open(tx))
+                opened = self.pool.open(tx)
             except BundleError as error:
                 return _reject(block, error.text)
-            size += bundles[-1].size
-            transactions += len(bundles[-1].bodies)
-        if transactions > limits.BLOCK_TRANSACTIONS_MAX or size > limits.BLOCK_BYTES_MAX:
-            return _reject(block, "It has more transactions or bytes than a block may have")
-        signatures = 0
+            bundles.append(opened)
+            size += opened.size
+            transactions += len(opened.bodies)
+            # Before the next one is opened: what is small on its way may be large here.
+            if transactions > limits.BLOCK_TRANSACTIONS_MAX or size > limits.BLOCK_BYTES_MAX:
+                return _reject(block, "It has more transactions or bytes than a block may have")
+            await asyncio.sleep(0)
+        await self.pool.verify_all(bundles)
         for opened in bundles:
-            await self.pool.verify(opened)
             if not opened.is_valid:
                 return _reject(block, "It has a transaction that is invalid by itself")
             signatures += opened.signatures
@@ -156,15 +160,15 @@ class LedgerApplication:
         return True
 
     async def finalize(self, block: Block) -> Finalized:
-        bundles: list[Sequence[Result] | None] = []
+        found: list[Opened | None] = []
         for tx in block.txs:
             try:
-                opened = self.pool.open(tx)
+                found.append(self.pool.open(tx))
             except BundleError:
-                bundles.append(None)
-                continue
-            await self.pool.verify(opened)
-            bundles.append(opened.results)
+                found.append(None)
+            await asyncio.sleep(0)
+        await self.pool.verify_all([opened for opened in found if opened is not None])
+        bundles = [None if opened is None else opened.results for opened in found]
         transactions: list[Verified | Invalid] = []
         for results in bundles:
             transactions += _as_transactions(results)

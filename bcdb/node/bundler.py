@@ -217,13 +217,13 @@ class Bundler:
         size, signatures = ENVELOPE_BYTES_MAX + ITEM_OVERHEAD_BYTES, 0
         while queue and len(items) < limits.BUNDLE_TRANSACTIONS_MAX:
             item = queue[0]
-            size += len(item.body) + ITEM_OVERHEAD_BYTES
-            signatures += item.signatures
-            if size > limits.BUNDLE_BYTES_MAX or signatures > limits.BUNDLE_SIGNATURES_MAX:
-                break
-            queue.popleft()
-            if item.id in pending:
+            if item.id in pending:  # the rest has been settled by the bundles of others
+                size += len(item.body) + ITEM_OVERHEAD_BYTES
+                signatures += item.signatures
+                if size > limits.BUNDLE_BYTES_MAX or signatures > limits.BUNDLE_SIGNATURES_MAX:
+                    break
                 items.append(item)
+            queue.popleft()
         return 0, items
 
     def _offer(self, raw: bytes, flight: _Flight) -> None:
@@ -250,7 +250,8 @@ class Bundler:
         try:
             admission = await self._engine.submit(raw)
         except Refused as refusal:
-            log.warning("the engine refused a bundle", code=refusal.code, text=refusal.text)
+            if flight.pause_s == FULL_PAUSE_S:  # once, and not each time until it is taken
+                log.warning("the engine refused a bundle", code=refusal.code, text=refusal.text)
             admission = Admission.FULL
         except Exception as error:
             self._failed(error)

@@ -6,7 +6,7 @@ is gone every waiting caller gets `Unavailable`, and the worker ends with it (`w
 
 import asyncio
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ CONNECT_PAUSE_S = 0.05
 SUBMIT_FRAME_BYTES = 1024 * 1024
 """A `Submit` is sent before its bodies pass this, so that no frame comes near the limit."""
 VERIFY_SLICE_ITEMS = 16
+VERIFY_SLICE_BYTES = 32 * 1024
 """Transactions verified for the node before this worker looks at its other work again."""
 
 Listener = Callable[[Head], None]
@@ -345,17 +346,23 @@ class NodeLink(asyncio.Protocol):
                 )
 
     async def _verify(self) -> None:
-        while self._verifying:
-            request = self._verifying.popleft()
-            verified: list[Verified | None] = []
-            failures: list[protocol.Refusal] = []
-            for start in range(0, len(request.bodies), VERIFY_SLICE_ITEMS):
-                verify_slice(request.bodies[start : start + VERIFY_SLICE_ITEMS], verified, failures)
-                await asyncio.sleep(0)
-            if self._closed.done():
-                return
-            self._send(protocol.VerifyResult(request.number, verified, failures))
-        self._verify_task = None
+        try:
+            while self._verifying:
+                request = self._verifying.popleft()
+                verified: list[Verified | None] = []
+                failures: list[protocol.Refusal] = []
+                for some in verify_slices(request.bodies):
+                    verify_slice(some, verified, failures)
+                    await asyncio.sleep(0)
+                if self._closed.done():
+                    return
+                self._send(protocol.VerifyResult(request.number, verified, failures))
+        except BaseException:
+            # Whoever can't verify must not look as if he did: the node gives his work to others.
+            self.close()
+            raise
+        finally:
+            self._verify_task = None
 
     def _lose(self, error: BcdbError) -> None:
         if self._closed.done():
@@ -370,6 +377,17 @@ class NodeLink(asyncio.Protocol):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # counts as seen: a caller that gave up meanwhile needs no log line
+
+
+def verify_slices(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The bodies in portions that take some milliseconds each, unless one alone takes longer."""
+    start = size = 0
+    for at, body in enumerate(bodies):
+        if at > start and (at - start >= VERIFY_SLICE_ITEMS or size + len(body) > VERIFY_SLICE_BYTES):
+            yield bodies[start:at]
+            start, size = at, 0
+        size += len(body)
+    yield bodies[start:]
 
 
 def verify_slice(

@@ -29,7 +29,7 @@ from consensus.solo import SoloEngine
 PACE_S = 0.05
 """Between two bundles under load: some twenty a second, each a message to every peer."""
 MEMPOOL_BYTES_MAX = 1024 * 1024 * 1024
-MEMPOOL_TXS_MAX = 20_000
+MEMPOOL_TXS_MAX = 40_000
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +121,13 @@ def _cometbft(settings: Settings, ledger: Ledger, signer: NodeSigner) -> Orderin
             peers=peers,
         )
 
+    wanted = sum(member.quota_bytes for member in members.current.all)
+    if wanted > MEMPOOL_BYTES_MAX:
+        log.warning(
+            "the quotas of all members together are more than the mempool holds: some may fill it for others",
+            quotas_bytes=wanted,
+            mempool_bytes=MEMPOOL_BYTES_MAX,
+        )
     log.info(
         "ordering with CometBFT",
         version=binary.version,

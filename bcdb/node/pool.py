@@ -30,13 +30,27 @@ class Opened:
     """A bundle that was looked into: its bodies, and one result for each once they are verified."""
 
     # `size`: see `bundle.opened_bytes`.
-    __slots__ = ("alive", "bodies", "results", "seen_height", "size", "submitter", "task", "waits")
+    __slots__ = (
+        "alive",
+        "bodies",
+        "raw",
+        "results",
+        "seen_height",
+        "signatures",
+        "size",
+        "submitter",
+        "task",
+        "waits",
+    )
 
-    def __init__(self, submitter: bytes, bodies: Sequence[bytes], size: int) -> None:
+    def __init__(self, raw: bytes, submitter: bytes, bodies: Sequence[bytes]) -> None:
+        self.raw = raw
         self.submitter = submitter
         self.bodies = bodies
-        self.size = size
+        self.size = opened_bytes(raw, bodies)
         self.results: Sequence[Result] | None = None
+        self.signatures = -1
+        """Of all its transactions; -1 while they are not verified, or when one is invalid by itself."""
         self.task: asyncio.Task[None] | None = None
         self.waits = False
         """Whether it counts against its submitter's quota."""
@@ -49,18 +63,14 @@ class Opened:
         """Verified, every transaction valid by itself, and not more signatures than a bundle may have."""
         return 0 <= self.signatures <= limits.BUNDLE_SIGNATURES_MAX
 
-    @property
-    def signatures(self) -> int:
-        """Of all its transactions; -1 when one is invalid by itself, or not verified yet."""
-        results = self.results
-        if results is None:
-            return -1
+    def set_results(self, results: Sequence[Result]) -> None:
+        self.results = results
         count = 0
         for result in results:
             if not isinstance(result, Verified):
-                return -1
+                return
             count += result.signatures
-        return count
+        self.signatures = count
 
 
 class VerifiedCache:
@@ -111,10 +121,10 @@ class BundlePool:
         self._passing_bytes = 0
         self._usage: dict[bytes, tuple[int, int]] = {}
         """Bundles and bytes that wait, by submitter."""
-        self._holders: dict[bytes, list[Opened]] = {}
-        """Id of a transaction that may still be committed → the bundles in which it waits."""
-        self._rivals: dict[bytes, list[bytes]] = {}
-        """Key of an output → ids of those transactions that want to spend it."""
+        self._holders: dict[bytes, _Watched] = {}
+        """By id: the transactions of watched bundles that may still be committed."""
+        self._rivals: dict[bytes, dict[bytes, None]] = {}
+        """Key of an output → ids of those transactions that want to spend it, in order."""
         self._remembered = VerifiedCache(
             entries_max=limits.VERIFIED_CACHE_ENTRIES_MAX, bytes_max=limits.VERIFIED_CACHE_BYTES_MAX
         )
@@ -129,10 +139,10 @@ class BundlePool:
     def remember(self, tx: bytes, submitter: bytes, transactions: Sequence[Verified]) -> None:
         """This node made the bundle `tx` of transactions that it has verified: they need no second look."""
         bodies = [verified.body for verified in transactions]
-        opened = Opened(submitter, bodies, opened_bytes(tx, bodies))
-        opened.results = transactions
+        opened = Opened(tx, submitter, bodies)
+        opened.set_results(transactions)
         self.forget(tx)
-        self._keep(tx, opened)
+        self._keep(opened)
         for verified in transactions:
             self._remembered.put(verified)
 
@@ -141,8 +151,8 @@ class BundlePool:
         opened = self._opened.get(tx)
         if opened is None:
             bundle = decode_bundle(tx, self._ledger.chain_id)
-            opened = Opened(bundle.submitter, bundle.transactions, opened_bytes(tx, bundle.transactions))
-            self._keep(tx, opened)
+            opened = Opened(tx, bundle.submitter, bundle.transactions)
+            self._keep(opened)
         return opened
 
     def admit(self, tx: bytes) -> Opened:
@@ -170,12 +180,16 @@ class BundlePool:
         if opened is None:
             return
         if opened.waits:
-            bundles, size = self._usage.pop(opened.submitter)
-            if bundles > 1:
-                self._usage[opened.submitter] = (bundles - 1, size - opened.size)
+            self._stop_waiting(opened)
         elif self._passing.pop(tx, 0) is None:
             self._passing_bytes -= opened.size
         self._unwatch(opened)
+
+    async def verify_all(self, bundles: Sequence[Opened]) -> None:
+        """Return once all of these are verified; the work on all of them begins at once."""
+        await self.verify_within(None, bundles)
+        for opened in bundles:
+            await self.verify(opened)
 
     async def verify(self, opened: Opened) -> None:
         """Return once `opened.results` is there: from memory, and through the pool for what is not
@@ -183,7 +197,7 @@ class BundlePool:
         while opened.results is None:
             await asyncio.shield(self._begin(opened))
 
-    async def verify_within(self, seconds: float, bundles: Iterable[Opened]) -> None:
+    async def verify_within(self, seconds: float | None, bundles: Iterable[Opened]) -> None:
         """Return once all of these are verified, or after a while with some of them."""
         tasks = [self._begin(opened) for opened in bundles if opened.results is None]
         if tasks:
@@ -205,12 +219,12 @@ class BundlePool:
         for result in opened.results or ():
             if isinstance(result, Verified) and result.id not in opened.alive and not is_dead(result):
                 opened.alive.add(result.id)
-                holders = self._holders.setdefault(result.id, [])
-                holders.append(opened)
-                if len(holders) == 1:
-                    for spend in result.spends:
-                        key = output_key(spend.transaction_id, spend.output_index)
-                        self._rivals.setdefault(key, []).append(result.id)
+                watched = self._holders.get(result.id)
+                if watched is None:
+                    watched = self._holders[result.id] = _Watched(result)
+                    for key in watched.keys:
+                        self._rivals.setdefault(key, {})[result.id] = None
+                watched.bundles.append(opened)
 
     def engine_restarted(self) -> None:
         """The mempool is empty: nothing waits any more. What was verified stays remembered."""
@@ -226,7 +240,7 @@ class BundlePool:
             for transaction in outcome.committed:
                 self._bury(transaction.id)
             for key, winner in outcome.spent.items():
-                for loser in self._rivals.pop(key, ()):
+                for loser in tuple(self._rivals.get(key, ())):
                     if loser != winner:
                         self._bury(loser)
         oldest = outcome.head.height - FORGOTTEN_AFTER_HEIGHTS
@@ -245,9 +259,13 @@ class BundlePool:
         if waiting + size > quota_bytes:
             raise NotTaken(f"{waiting} bytes of this submitter wait already; its quota is {quota_bytes}")
 
-    def _keep(self, tx: bytes, opened: Opened) -> None:
-        self._opened[tx] = opened
-        self._passing[tx] = None
+    def _keep(self, opened: Opened) -> None:
+        self._opened[opened.raw] = opened
+        self._pass(opened)
+
+    def _pass(self, opened: Opened) -> None:
+        """It does not wait; it stays as long as there is room."""
+        self._passing[opened.raw] = None
         self._passing_bytes += opened.size
         while self._passing_bytes > PASSING_BYTES_MAX:
             self.forget(next(iter(self._passing)))
@@ -264,7 +282,7 @@ class BundlePool:
         found = [self._remembered.get(body) for body in opened.bodies]
         results = [result for result in found if result is not None]
         if len(results) == len(found):
-            opened.results = results
+            opened.set_results(results)
         return opened.results is not None
 
     async def _fill(self, opened: Opened) -> None:
@@ -276,33 +294,55 @@ class BundlePool:
                 results[at] = result
                 if isinstance(result, Verified):
                     self._remembered.put(result)
-        opened.results = [result for result in results if result is not None]
+        opened.set_results([result for result in results if result is not None])
+        if opened.waits and not (opened.is_valid and self.has_effect(opened)):
+            # Somebody may have sent an old bundle of this member again; that shall not cost its quota.
+            self._stop_waiting(opened)
+            self._pass(opened)
 
     # --- what can still be committed ------------------------------------------------------------------------
 
     def _bury(self, transaction_id: bytes) -> None:
-        for opened in self._holders.pop(transaction_id, ()):
-            if opened.alive is not None:
-                opened.alive.discard(transaction_id)
+        watched = self._holders.get(transaction_id)
+        if watched is not None:
+            for opened in watched.bundles:
+                if opened.alive is not None:
+                    opened.alive.discard(transaction_id)
+            self._drop(watched)
 
     def _unwatch(self, opened: Opened) -> None:
         """What has no other holder is not looked for any more."""
-        if not opened.alive:
-            return
-        for result in opened.results or ():
-            if not isinstance(result, Verified) or result.id not in opened.alive:
-                continue
-            opened.alive.discard(result.id)
-            holders = self._holders.get(result.id, [])
-            holders[:] = [holder for holder in holders if holder is not opened]
-            if not holders:
-                self._holders.pop(result.id, None)
-                for spend in result.spends:
-                    self._drop_rival(output_key(spend.transaction_id, spend.output_index), result.id)
+        alive, opened.alive = opened.alive, None
+        for transaction_id in alive or ():
+            watched = self._holders[transaction_id]
+            watched.bundles = [holder for holder in watched.bundles if holder is not opened]
+            if not watched.bundles:
+                self._drop(watched)
 
-    def _drop_rival(self, key: bytes, transaction_id: bytes) -> None:
-        rivals = self._rivals.get(key)
-        if rivals is not None:
-            rivals[:] = [rival for rival in rivals if rival != transaction_id]
+    def _drop(self, watched: "_Watched") -> None:
+        transaction_id = watched.verified.id
+        del self._holders[transaction_id]
+        for key in watched.keys:
+            rivals = self._rivals[key]
+            rivals.pop(transaction_id, None)
             if not rivals:
                 del self._rivals[key]
+
+    def _stop_waiting(self, opened: Opened) -> None:
+        opened.waits = False
+        bundles, size = self._usage.pop(opened.submitter)
+        if bundles > 1:
+            self._usage[opened.submitter] = (bundles - 1, size - opened.size)
+
+
+class _Watched:
+    """A transaction that may still be committed, and the bundles in which it waits."""
+
+    __slots__ = ("bundles", "keys", "verified")
+
+    def __init__(self, verified: Verified) -> None:
+        self.verified = verified
+        # A set, as nothing keeps a transaction that waits from naming an output twice.
+        spent = (output_key(spend.transaction_id, spend.output_index) for spend in verified.spends)
+        self.keys = tuple(dict.fromkeys(spent))
+        self.bundles: list[Opened] = []

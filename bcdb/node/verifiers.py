@@ -8,14 +8,21 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from bcdb.model.errors import ValidationError
 from bcdb.model.transaction import Verified
 from bcdb.node import protocol
-from bcdb.node.link import VERIFY_SLICE_ITEMS, verify_slice
+from bcdb.node.link import verify_slice, verify_slices
 
 REQUEST_ITEMS = 128
 """Transactions in one request: some 8 ms of a worker's time."""
-REQUEST_BYTES = 4 * 1024 * 1024
+REQUEST_BYTES = 256 * 1024
+"""A bundle is the work of several; a JSON document can be made to take half a ms for a kilobyte."""
+ANSWER_S_MAX = 60.0
+"""A worker that takes longer over one request hangs."""
+
+log = structlog.get_logger(__name__)
 
 Result = Verified | ValidationError
 Send = Callable[[protocol.VerifyRequest], None]
@@ -66,10 +73,15 @@ class Verifiers:
             self._open[number] = (send, future)
             try:
                 send(protocol.VerifyRequest(number, bodies))
-                result = await future
+                async with asyncio.timeout(ANSWER_S_MAX):
+                    result = await future
+            except TimeoutError:
+                log.error("a worker does not verify what it was given", transactions=len(bodies))
+                self.leave(send)
+                continue
             finally:
                 self._open.pop(number, None)
-            if result is not None and _fits(result.verified, bodies):
+            if result is not None and _fits(result, bodies):
                 return _results(result.verified, result.failures)
             if result is not None:  # a worker that answers something else is no verifier
                 self.leave(send)
@@ -92,21 +104,21 @@ def _parts(bodies: Sequence[bytes]) -> list[list[bytes]]:
 async def _verify_here(bodies: list[bytes]) -> list[Result]:
     verified: list[Verified | None] = []
     failures: list[protocol.Refusal] = []
-    for start in range(0, len(bodies), VERIFY_SLICE_ITEMS):
-        verify_slice(bodies[start : start + VERIFY_SLICE_ITEMS], verified, failures)
+    for some in verify_slices(bodies):
+        verify_slice(some, verified, failures)
         await asyncio.sleep(0)
     return _results(verified, failures)
 
 
-def _fits(verified: Sequence[Verified | None], bodies: Sequence[bytes]) -> bool:
-    return len(verified) == len(bodies) and all(
-        entry is None or entry.body == body for entry, body in zip(verified, bodies, strict=True)
+def _fits(result: protocol.VerifyResult, bodies: Sequence[bytes]) -> bool:
+    """Whether there is an answer for each body: it is verified, or the rule that it breaks is told."""
+    failed = {failure.offset for failure in result.failures}
+    return len(result.verified) == len(bodies) and all(
+        offset in failed if entry is None else entry.body == body
+        for offset, (entry, body) in enumerate(zip(result.verified, bodies, strict=True))
     )
 
 
 def _results(verified: Sequence[Verified | None], failures: Sequence[protocol.Refusal]) -> list[Result]:
     errors = {failure.offset: ValidationError.restore(failure.name, failure.text) for failure in failures}
-    unexplained = ValidationError("The transaction could not be verified")
-    return [
-        errors.get(offset, unexplained) if entry is None else entry for offset, entry in enumerate(verified)
-    ]
+    return [errors[offset] if entry is None else entry for offset, entry in enumerate(verified)]

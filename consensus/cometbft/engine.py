@@ -78,6 +78,7 @@ class CometEngine:
         self._home = home
         self._peers = peers or (lambda: home.settings.peers)
         self._missing_since_s: float | None = None
+        self._dialling: asyncio.Task[None] | None = None
         self._is_member = is_member
         self._block_bytes_max = block_bytes_max
         self._process = CometProcess(binary, home.path)
@@ -224,13 +225,13 @@ class CometEngine:
         if status.chain_id != self._chain_id:
             text = f"CometBFT is on chain {status.chain_id!r}, this node on {self._chain_id!r}"
             raise EngineError(f"{text}: {self._home.path} is the home of another")
-        if status.height > 0:
-            self._validators = await self._rpc.validators()
-        else:
-            # A node that looks for peers to catch up with does not tell of a set before it has a block.
-            self._validators = self._watched.first_validators
+        # A node that looks for peers to catch up with does not tell of a set before it has a block.
+        self._validators = self._watched.first_validators
+        with contextlib.suppress(RpcError):  # it is asked again soon
+            if status.height > 0:
+                self._validators = await self._rpc.validators()
+            await self._look()
         self._watched.moved.set()
-        await self._look()
 
     async def _look(self) -> None:
         """See how CometBFT does."""
@@ -250,7 +251,14 @@ class CometEngine:
             self._missing_since_s = now_s
         elif now_s - self._missing_since_s >= REDIAL_S:
             self._missing_since_s = now_s
-            await self._rpc.dial(wanted)
+            # Names are looked up before it answers, which may take longer than anything else here.
+            self._dialling = asyncio.create_task(self._dial(wanted))
+
+    async def _dial(self, peers: Sequence[Peer]) -> None:
+        try:
+            await self._rpc.dial(peers)
+        except RpcError as error:
+            log.warning("Members can't be dialled: %s", error)
 
     async def _follow(self) -> None:
         """Renew what is known of votes and validators as blocks come, without end."""
@@ -304,6 +312,8 @@ class CometEngine:
 
     async def _end(self) -> None:
         """End everything: CometBFT first, while its questions are still answered."""
+        if self._dialling is not None:
+            self._dialling.cancel()
         await self._process.stop()
         if self._watched is not None:
             await self._watched.quiet()

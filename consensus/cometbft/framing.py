@@ -25,7 +25,10 @@ PREFIX_BYTES_MAX = 5
 """A uvarint of a length up to `MESSAGE_BYTES_MAX` has four; one more tells that it goes on."""
 BUFFER_BYTES = 256 * 1024
 REQUESTS_WAITING_MAX = 1_024
-"""CometBFT keeps 256 requests in flight; whoever sends more without reading is not read either."""
+"""Nothing is read while so many wait. One read may bring several times as many: CometBFT sends what it is
+given without waiting for answers."""
+ANSWERS_A_TURN = 64
+"""Then the event loop looks at its other work; checking a large bundle takes some milliseconds."""
 
 Handler = Callable[[Any], Any]
 """From the message of a request to that of its answer, or to something that gives it when awaited."""
@@ -56,6 +59,8 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting: deque[Any] = deque()
         self._answering: asyncio.Task[None] | None = None
         self._answers: list[bytes] = []
+        self._goes_on = False
+        """Whether the next turn of the event loop goes on with answering."""
         self._writable = True
 
     # --- the transport's side -------------------------------------------------------------------------------
@@ -156,19 +161,29 @@ class Connection(asyncio.BufferedProtocol):
     # --- answers out ----------------------------------------------------------------------------------------
 
     def _answer(self) -> None:
-        """Answer what waits, as far as that needs no waiting itself; the rest is a task's."""
-        if self._answering is not None:
+        """Answer what waits, as far as that needs no waiting itself and in one turn; the rest is a task's."""
+        if self._answering is not None or self._goes_on:
             return
+        loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
+            for _ in range(min(ANSWERS_A_TURN, len(self._waiting))):
                 answer = self._ask(self._waiting.popleft())
                 if not isinstance(answer, bytes):
-                    self._answering = asyncio.get_running_loop().create_task(self._answer_on(answer))
+                    self._answering = loop.create_task(self._answer_on(answer))
                     break
                 self._answers.append(answer)
+            else:
+                if self._waiting:
+                    self._goes_on = True
+                    loop.call_soon(self._go_on)
         except Exception as error:
             self._fail(error)
         self._send()
+        self._read_or_not()
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._answer()
 
     async def _answer_on(self, answer: Awaitable[bytes]) -> None:
         try:
@@ -178,7 +193,6 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._answering = None
         self._answer()
-        self._read_or_not()
 
     def _ask(self, request: Any) -> bytes | Awaitable[bytes]:
         kind = request.WhichOneof("value")

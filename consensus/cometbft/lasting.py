@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from consensus.cometbft.process import ProcessError
 from consensus.cometbft.rpc import RpcError, RpcUnavailable
 from consensus.engine import (
     Admission,
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PAUSE_S_FIRST = 0.2
 PAUSE_S_MAX = 10.0
+FIRST_TRIES = 3
+FIRST_PAUSE_S = 1.0
 HEALTHY_S = 30.0
 """After a run that lasted so long the next one begins after the first pause again."""
 
@@ -65,9 +68,21 @@ class LastingEngine:
         return Condition(self._trouble, is_validator=False) if self._trouble else self._run.condition
 
     async def start(self, application: Application) -> None:
-        """Begin the first run. Raises what it raises."""
+        """Begin the first run; what goes wrong only for now is tried again. Raises what it raises."""
         self._application = application
-        await self._run.start(application)
+        for tries in range(1, FIRST_TRIES + 1):
+            try:
+                await self._run.start(application)
+                return
+            except ProcessError as error:
+                if self._run.application_failed or tries == FIRST_TRIES or self._stopping.is_set():
+                    raise
+                # The one of a node that was killed may still hold its files or its port.
+                log.warning("CometBFT is started once more: %s", error)
+            await self._stopped_within(FIRST_PAUSE_S)
+            self._run = self._make()
+            if self._stopping.is_set():
+                self._run.stop()
 
     async def run(self) -> None:
         """Until `stop`. Raises what the application raised."""
@@ -116,6 +131,7 @@ class LastingEngine:
         self._run = run
         if self._stopping.is_set():
             run.stop()
+        self.on_restart()
         try:
             await run.start(self._application)
         except EngineError as error:
@@ -125,7 +141,6 @@ class LastingEngine:
             return False
         self._trouble = ""
         self.restarts += 1
-        self.on_restart()
         return True
 
     async def _stopped_within(self, seconds: float) -> bool:

@@ -9,8 +9,9 @@ import pytest
 from bcdb.cli.home import locked, make_home
 from bcdb.cli.network import Card, found_network, join_network, make_card, read_card, write_card
 from bcdb.ledger import BlockHeader, Ledger
+from bcdb.ledger.store import open_primary, rows
 from bcdb.model import limits
-from bcdb.model.errors import BcdbError, SettingsError
+from bcdb.model.errors import BcdbError, SettingsError, StoreError
 from bcdb.node.chain import GenesisError, read_app_state
 from bcdb.node.members import read_members
 from bcdb.node.settings import Settings, read_settings
@@ -153,6 +154,42 @@ def test_a_chain_goes_on_from_a_solo_ledger(tmp_path: Path) -> None:
             read_app_state(genesis.app_state).app_hash,
         )
         ledger.close()
+
+
+def test_a_folder_without_the_ledger_is_told_and_spoils_nothing(tmp_path: Path) -> None:
+    source = solo(tmp_path / "alone", blocks=2)
+    (settings,), cards = members(tmp_path, "bank")
+    found_network(cards, tmp_path / "network", source=source)
+    (tmp_path / "network" / "ledger").rename(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match="get the folder ledger"):
+        join_network(tmp_path / "network", settings)
+    assert not settings.ledger_path.exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "network" / "ledger")
+    join_network(tmp_path / "network", settings)
+
+
+def test_a_copy_with_an_output_missing_is_not_believed(tmp_path: Path) -> None:
+    source = solo(tmp_path / "alone", blocks=2)
+    (settings,), cards = members(tmp_path, "bank")
+    found_network(cards, tmp_path / "network", source=source)
+    families = open_primary(tmp_path / "network" / "ledger")
+    row = next(iter(rows(families["outputs"])))[0]
+    families["outputs"].delete(row)
+    families.close()
+    with pytest.raises(StoreError, match="not whole"):
+        join_network(tmp_path / "network", settings)
+    assert not settings.ledger_path.exists()
+    assert not settings.genesis_path.exists()
+
+
+def test_joining_again_keeps_the_members_file(tmp_path: Path) -> None:
+    (settings,), cards = members(tmp_path, "bank")
+    found_network(cards, tmp_path / "network")
+    join_network(tmp_path / "network", settings)
+    edited = settings.members_path.read_text().replace("quota_mb = 8", "quota_mb = 64")
+    settings.members_path.write_text(edited)
+    join_network(tmp_path / "network", read_settings(settings.home))
+    assert settings.members_path.read_text() == edited
 
 
 def test_the_solo_node_itself_may_join(tmp_path: Path) -> None:

@@ -188,6 +188,38 @@ async def test_a_proposal_keeps_its_bytes_and_its_order(bench: Bench) -> None:
     assert await bench.prepare(*txs, bytes_max=len(txs[0]) + len(txs[1])) == tuple(txs[:2])
 
 
+async def test_a_proposal_is_judged_by_what_it_opens_to_and_no_further(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asset = create(asset={"much": "the same " * 500})
+    bodies = [create(asset={"much": "the same " * 500, "n": number}).raw for number in range(4)]
+    small = [
+        encode_bundle(CHAIN, decode_key(peer.public_key), [body], peer.sign, compress=True) for body in bodies
+    ]
+    assert max(map(len, small)) * 2 < len(asset.raw)
+    monkeypatch.setattr(limits, "BLOCK_BYTES_MAX", 2 * len(asset.raw) + 200)
+    assert await bench.app.process(bench.block(*small[:2]))
+    assert not await bench.app.process(bench.block(*small))
+    assert [bench.app.pool.get(tx) is not None for tx in small] == [True, True, True, False]
+    chosen = await bench.prepare(*small[:3], bytes_max=limits.BLOCK_BYTES_MAX)
+    assert chosen == tuple(small[:2]), "who proposes counts the same way"
+
+
+async def test_a_block_has_bounds_in_transactions_and_signatures(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    txs = [bundle(create(asset={"n": number})) for number in range(3)]
+    for tx in txs:
+        await until_checked(bench, tx)
+    for name in ("BLOCK_TRANSACTIONS_MAX", "BLOCK_SIGNATURES_MAX"):
+        with monkeypatch.context() as patched:
+            patched.setattr(limits, name, 2)
+            assert await bench.prepare(*txs) == tuple(txs[:2])
+            assert await bench.app.process(bench.block(*txs[:2]))
+            assert not await bench.app.process(bench.block(*txs))
+    assert await bench.app.process(bench.block(*txs))
+
+
 async def test_finalize_can_be_asked_again_and_writes_nothing(bench: Bench) -> None:
     first, second = bundle(create(asset={"n": 1})), bundle(create(asset={"n": 2}))
     mark = bench.ledger.mark

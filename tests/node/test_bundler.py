@@ -130,6 +130,23 @@ async def test_what_others_have_settled_is_left_out() -> None:
     bench.bundler.stop()
 
 
+async def test_however_much_others_have_settled_the_rest_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = bundler.ENVELOPE_BYTES_MAX + 5 + 2 * (len(ITEMS[0].body) + 5)
+    monkeypatch.setattr(limits, "BUNDLE_BYTES_MAX", room)
+    monkeypatch.setattr(limits, "BUNDLE_SIGNATURES_MAX", 2)
+    bench = Bench()
+    bench.bundler.add(ITEMS)
+    bench.pending -= set(ids(ITEMS[:7]))
+    assert await bench.offers(1) == [ids(ITEMS[7:9])]
+    bench.commit(bench.engine.offered[0])
+    bench.pending.clear()
+    bench.bundler.block_committed([])
+    bench.bundler.add(ITEMS[:7])
+    await asyncio.sleep(0.01)
+    assert bench.errors == []
+    bench.bundler.stop()
+
+
 async def test_a_block_without_it_changes_nothing() -> None:
     bench = Bench()
     bench.bundler.add(ITEMS[:1])

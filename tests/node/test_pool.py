@@ -170,6 +170,34 @@ async def test_the_same_transaction_in_two_bundles(bench: Bench) -> None:
     assert not bench.pool.has_effect(two)
 
 
+async def test_an_old_bundle_that_somebody_sends_again_costs_no_quota(bench: Bench) -> None:
+    asset = create(asset={"n": 1})
+    old = bundle(asset)
+    bench.commit(asset)
+    await bench.admit(old)
+    assert usage(bench) == (0, 0)
+    assert bench.pool.get(old) is not None, "who asks again is told that it is dead"
+    forged = encode_bundle(CHAIN, decode_key(MEMBER.public_key), [b"{}"], MEMBER.sign)
+    await bench.admit(forged)
+    assert usage(bench) == (0, 0)
+    assert bench.pool._passing_bytes == sum(len(raw) for raw in bench.pool._passing)
+
+
+async def test_a_loser_of_several_inputs_leaves_nothing_behind(bench: Bench) -> None:
+    assets = [create(alice, asset={"n": number}) for number in range(3)]
+    for asset in assets:
+        bench.commit(asset)
+    merged = create(alice, asset={"n": 9}, recipients=[([alice.public_key], 1), ([alice.public_key], 1)])
+    bench.commit(merged)
+    both = transfer([(merged, 0), (merged, 1)], [([bob.public_key], 2)])
+    one = transfer([(merged, 0)], [([carol.public_key], 1)])
+    opened = await bench.admit(bundle(both))
+    bench.pool.watch(opened)
+    bench.commit(one)
+    assert not bench.pool.has_effect(opened)
+    assert (bench.pool._holders, bench.pool._rivals) == ({}, {})
+
+
 async def test_nothing_is_left_of_what_was_watched(bench: Bench) -> None:
     asset = create(alice)
     bench.commit(asset)

@@ -80,6 +80,7 @@ class Bench:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lasting, "PAUSE_S_FIRST", 0.01)
     monkeypatch.setattr(lasting, "PAUSE_S_MAX", 0.02)
+    monkeypatch.setattr(lasting, "FIRST_PAUSE_S", 0.01)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -110,8 +111,8 @@ async def test_what_can_not_begin_is_tried_again_and_tells_why_meanwhile() -> No
     await until(lambda: bench.engine.condition.text == "no port")
     assert not bench.engine.condition.is_validator
     assert await bench.engine.submit(b"tx") is Admission.FULL
-    await until(lambda: bench.restarts == 1)
-    assert bench.engine.condition.text == ""
+    await until(lambda: bench.engine.condition.text == "")
+    assert bench.restarts == 2, "told before each begin: what was there before is gone"
     bench.engine.stop()
     await task
 
@@ -119,6 +120,18 @@ async def test_what_can_not_begin_is_tried_again_and_tells_why_meanwhile() -> No
 async def test_the_first_run_must_begin() -> None:
     bench = Bench(Pretended(unable=EngineError("no binary")))
     with pytest.raises(EngineError, match="no binary"):
+        await bench.engine.start(Ordered())
+
+
+async def test_a_first_run_that_ends_at_once_is_tried_again() -> None:
+    busy = ProcessError("CometBFT ended with code 1; it said: resource temporarily unavailable")
+    bench = Bench(Pretended(unable=busy), Pretended(unable=busy), Pretended())
+    task = await bench.begin()
+    assert bench.engine.condition == Condition(peers=3)
+    bench.engine.stop()
+    await task
+    bench = Bench(*(Pretended(unable=busy) for _ in range(lasting.FIRST_TRIES)))
+    with pytest.raises(ProcessError):
         await bench.engine.start(Ordered())
 
 

@@ -182,6 +182,29 @@ async def test_many_and_large(peer: Peer) -> None:
     assert kinds == ["check_tx"] * (len(kinds) - 1) + ["flush"]
 
 
+@pytest.mark.parametrize("count", [REQUESTS_WAITING_MAX - 1, REQUESTS_WAITING_MAX, 4_500])
+async def test_one_read_may_bring_more_than_may_wait(peer: Peer, count: int) -> None:
+    small = frame("check_tx", tx=b"good")
+    peer.writer.write(small * count)
+    await peer.writer.drain()
+    for _ in range(count):
+        assert (await peer.answer())[0] == "check_tx"
+    assert (await peer.ask("echo", message="still there")).message == "still there"
+
+
+async def test_many_requests_give_way_to_other_connections(
+    peer: Peer, application: Recorder, tmp_path: Path
+) -> None:
+    async with Peer(tmp_path / "abci.sock") as other:
+        peer.writer.write(frame("check_tx", tx=b"good") * 4_000)
+        asked = asyncio.create_task(other.ask("echo", message="me too"))
+        for _ in range(500):
+            await peer.answer()
+        await asked
+        for _ in range(3_500):
+            await peer.answer()
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -31,8 +31,8 @@ BACK_S_MAX = 45.0
 POLL_S = 0.05
 ROUND_S = 0.5
 """After so long clients connect anew, so that those that have lost their node come back to it."""
-ONE_PAUSE_S = 0.03
-BATCH_PAUSE_S = 0.3
+ONE_PAUSE_S = 0.05
+BATCH_PAUSE_S = 0.5
 
 _serial = itertools.count(1)
 _seeds = itertools.count(1)

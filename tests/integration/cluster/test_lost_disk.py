@@ -128,4 +128,3 @@ def test_without_what_its_engine_keeps_it_does_not_begin(net: Cluster, tmp_path:
         said = refusal(server)
         assert f"CometBFT's blocks are missing in {data}" in said, said
     net.start(NUMBER)
-    net.assert_commits()

@@ -189,6 +189,8 @@ class Load:
     def __init__(self, net: Testnet, numbers: Sequence[int]) -> None:
         self._net = net
         self.records = {number: Record() for number in numbers}
+        self.resting = False
+        """Set it to leave the machine to others for a while."""
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -212,8 +214,9 @@ class Load:
     async def _keep(self, number: int) -> None:
         server = self._net.nodes[number]
         while not self._stopping:
-            traffic = Steady(server.host, server.port, self.records[number], seed=next(_seeds))
-            await traffic.run(ROUND_S)
+            if not self.resting:
+                traffic = Steady(server.host, server.port, self.records[number], seed=next(_seeds))
+                await traffic.run(ROUND_S)
             await asyncio.sleep(POLL_S)
 
     async def check(self) -> None:

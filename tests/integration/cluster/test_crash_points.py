@@ -40,8 +40,11 @@ def node_process(server: Server) -> int | None:
     return None
 
 
-def die_at(net: Cluster, point: str) -> None:
-    """Start the victim, which does not run, with this point, and return when it has died there."""
+def die_at(net: Cluster, load: Load, point: str) -> None:
+    """Start the victim, which does not run, with this point, and return when it has died there.
+
+    Clients post from the moment on that its process is there.
+    """
     home = net.nodes[VICTIM].home
     if point.startswith("store-"):
         shutil.rmtree(home / "ledger")
@@ -50,10 +53,12 @@ def die_at(net: Cluster, point: str) -> None:
     armed.start(wait=False)
     try:
         until(lambda: node_process(armed), f"{point}: its process begins")
+        load.resting = False
         first = node_process(armed)
         until(lambda: first != node_process(armed), f"{point} is reached")
         assert armed.is_running, armed.tail()
     finally:
+        load.resting = True
         armed.kill()
     if not point.startswith("store-"):
         net.assert_clean(VICTIM)
@@ -63,10 +68,12 @@ async def test_dying_at_a_point_loses_nothing(net: Cluster, request: pytest.Fixt
     points = POINTS_LONG if request.config.getoption("--long") else POINTS
     unarmed = net.nodes[VICTIM]
     async with Load(net, [VICTIM, OTHER]) as load:
+        load.resting = True
         await asyncio.to_thread(unarmed.kill)
         for point in points:
-            await asyncio.to_thread(die_at, net, point)
+            await asyncio.to_thread(die_at, net, load, point)
         await asyncio.to_thread(net.start, VICTIM)
+        load.resting = False
         await asyncio.to_thread(net.assert_commits)
     await load.check()
     assert load.accepted > 20 * len(points), "there was hardly any load"

@@ -65,13 +65,17 @@ KINDS: dict[str, Callable[[Cluster, int], None]] = {
 
 
 def strike(net: Cluster, kind: str, number: int) -> None:
-    """Kill, see to it that the node comes back, and that commits go on everywhere."""
+    """Kill, and see to it that the node comes back."""
     before = net.engine_pid(number)
     KINDS[kind](net, number)
     if kind in ("node process", "supervisor", "all of a node"):
         # The CometBFT of a node process that is gone is gone, too, whoever starts the next one.
         until(lambda: before not in engines_in(net.nodes[number].home), "the CometBFT ends", 10.0)
     net.restart_if_ended(number, fsck=True)
+
+
+def assert_back(net: Cluster, kind: str, number: int) -> None:
+    """Commits go on everywhere, and the node has one CometBFT."""
     try:
         net.assert_commits()
     except AssertionError as error:
@@ -79,12 +83,18 @@ def strike(net: Cluster, kind: str, number: int) -> None:
     until(lambda: len(engines_in(net.nodes[number].home)) == 1, "one CometBFT runs", 10.0)
 
 
-async def kill_under_load(net: Cluster, strikes: list[tuple[str, int]], moments: random.Random) -> None:
-    """On two of the nodes that are struck, and on one that may not be."""
+async def kill_under_load(
+    net: Cluster, strikes: list[tuple[str, int]], moments: random.Random, *, resting: bool
+) -> None:
+    """On two of the nodes that are struck, and on one that may not be. `resting`: clients leave the two cores
+    to a node that starts."""
     async with Load(net, sorted({strikes[0][1], strikes[-1][1], 3})) as load:
         for kind, number in strikes:
             await asyncio.sleep(moments.uniform(LOAD_S_MIN, LOAD_S_MAX))
+            load.resting = resting
             await asyncio.to_thread(strike, net, kind, number)
+            load.resting = False
+            await asyncio.to_thread(assert_back, net, kind, number)
     await load.check()
     assert load.accepted > 20 * len(strikes), "there was hardly any load"
     await asyncio.to_thread(net.assert_whole)
@@ -95,12 +105,13 @@ async def test_every_kind_of_process_is_killed_under_load(
 ) -> None:
     """Each kind once, at random moments; with `--long` then many times, of kinds and nodes at random."""
     chance = random.Random(40)
-    await kill_under_load(net, list(zip(KINDS, (0, 1, 2, 3, OBSERVER, 1), strict=True)), chance)
+    each = list(zip(KINDS, (0, 1, 2, 3, OBSERVER, 1), strict=True))
+    await kill_under_load(net, each, chance, resting=True)
     left = KILLS_LONG if request.config.getoption("--long") else 0
     while left > 0:
         count = min(left, KILLS_BETWEEN_CHECKS)
         strikes = [(chance.choice(list(KINDS)), chance.randrange(len(net.nodes))) for _ in range(count)]
-        await kill_under_load(net, strikes, chance)
+        await kill_under_load(net, strikes, chance, resting=False)
         left -= count
 
 

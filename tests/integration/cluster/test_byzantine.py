@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bcdb.ledger.bundle import ENVELOPE_BYTES_MAX
 from bcdb.model import limits
 from bcdb.model.keys import KeyPair, decode_key
 from bcdb.node.keyfile import read_key_file
@@ -83,6 +84,9 @@ def until_proposed(net: Cluster, traitor: Intruder) -> None:
     net.assert_commits()
 
 
+HALF_A_BUNDLE = (limits.BUNDLE_BYTES_MAX - ENVELOPE_BYTES_MAX) // 2 - 16
+
+
 def junk(chain_id: str, count: int, size: int) -> Txs:
     """Five bundles of bodies that are no transactions, `count` in each."""
     bodies = [b"x" * size] * count
@@ -105,7 +109,10 @@ def garbage(chain_id: str, pair: KeyPair) -> list[tuple[str, Txs]]:
         ("A bundle is an array of", (good, b"garbage")),
         ("a transaction that is invalid", (good, bundle(chain_id, pair, fresh(), forged))),
         ("more transactions or bytes", junk(chain_id, limits.BUNDLE_TRANSACTIONS_MAX, 1)),
-        ("more transactions or bytes", junk(chain_id, 2, limits.BUNDLE_BYTES_MAX // 2 - 1024)),
+        (
+            "more bytes than a block",
+            junk(chain_id, 2, HALF_A_BUNDLE),
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long",
         action="store_true",
-        help="kill the node 200 times under load instead of 10, and run it in containers (tests/docker)",
+        help="hours of kills and partitions instead of minutes, and containers (tests/docker)",
     )
     parser.addoption(
         "--rewrite-scenarios", action="store_true", help="write what is seen into tests/scenarios"

@@ -23,6 +23,8 @@ VERSION = 1
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 ATTEMPT_MAX = 127
+FIELDS_MAX = 16
+"""Of an envelope; another version may have more than this one."""
 PLAIN, ZLIB = 0, 1
 ZLIB_LEVEL = 1
 """A network's transactions have much in common; higher levels take several times as long for a tenth less."""
@@ -37,6 +39,10 @@ _ZLIB_HEAD = b"\x78\x01"
 """The widest window, no dictionary: with these no stream is left to the judgement of a version of zlib."""
 _DOMAIN = b"bcdb bundle 1\0"
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
+
+
+class UnknownVersion(BundleError):
+    """It may be a bundle, of a version of bcdb that this one does not know."""
 
 
 class Bundle(Struct, frozen=True):
@@ -145,7 +151,10 @@ class _Envelope(Struct, frozen=True):
 
 
 def _envelope(raw: bytes) -> _Envelope:
-    match _unpack(raw, limits.BUNDLE_BYTES_MAX, len(_Envelope.__struct_fields__) + 1):
+    fields = _unpack(raw, limits.BUNDLE_BYTES_MAX, FIELDS_MAX)
+    match fields:
+        case (int(version), *_) if version != VERSION:
+            raise UnknownVersion(f"The bundle has version {version!r}, version {VERSION} was expected")
         case (
             int(version),
             str(chain_id),
@@ -160,8 +169,8 @@ def _envelope(raw: bytes) -> _Envelope:
             raise BundleError(
                 "A bundle is an array of version, chain id, submitter, attempt, packing, content, signature"
             )
-    if version != VERSION or isinstance(version, bool):
-        raise BundleError(f"The bundle has version {version!r}, version {VERSION} was expected")
+    if isinstance(version, bool):
+        raise BundleError(f"The version of a bundle is a number, not {version!r}")
     if len(submitter) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         raise BundleError(f"A submitter has {KEY_BYTES} bytes and a signature {SIGNATURE_BYTES}")
     if isinstance(attempt, bool) or not 0 <= attempt <= ATTEMPT_MAX:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from bcdb.ledger import BlockHeader, Invalid, Ledger, Outcome
+from bcdb.ledger.bundle import UnknownVersion
 from bcdb.ledger.crashpoints import reach
 from bcdb.ledger.slices import Slices
 from bcdb.model import limits
@@ -164,6 +165,11 @@ class LedgerApplication:
         for tx in block.txs:
             try:
                 found.append(self.pool.open(tx))
+            except UnknownVersion as error:
+                # Two thirds found it good: anything else would part this ledger from theirs.
+                raise EngineError(
+                    f"Block {block.height} is of a newer bcdb: {error.text}. Use the version of the others."
+                ) from None
             except BundleError:
                 found.append(None)
             await asyncio.sleep(0)

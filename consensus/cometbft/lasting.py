@@ -52,7 +52,6 @@ class LastingEngine:
         self._stopping = asyncio.Event()
         self._trouble = ""
         """Why no run is going on, "" while one is."""
-        self.restarts = 0
         self.on_restart: Callable[[], None] = lambda: None
 
     @property
@@ -140,7 +139,6 @@ class LastingEngine:
             self._trouble, self._run = str(error), before
             return False
         self._trouble = ""
-        self.restarts += 1
         return True
 
     async def _stopped_within(self, seconds: float) -> bool:

@@ -106,7 +106,7 @@ def test_versions_that_were_not_tested(machine: Path) -> None:
     [
         (
             VERSION,
-            r"needs Go 1.22 or newer, and there is none: install Go, or `pip install 'bcdb\[engine\]'`",
+            r"needs Go 1.22 or newer, and there is none: install Go, or bcdb with its extra `engine`",
         ),
         ("1.0.1", "CometBFT 1.0.1 can't be used; 0.38.x or 0.39.x with ABCI 2.0.0 is needed."),
         ("latest", f"A version of CometBFT looks like {VERSION}, not 'latest'."),

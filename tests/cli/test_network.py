@@ -9,6 +9,7 @@ import pytest
 from bcdb.cli.home import locked, make_home
 from bcdb.cli.network import Card, found_network, join_network, make_card, read_card, write_card
 from bcdb.ledger import BlockHeader, Ledger
+from bcdb.ledger.export import export_ledger
 from bcdb.ledger.store import open_primary, rows
 from bcdb.model import limits
 from bcdb.model.errors import BcdbError, SettingsError, StoreError
@@ -179,6 +180,19 @@ def test_a_copy_with_an_output_missing_is_not_believed(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not whole"):
         join_network(tmp_path / "network", settings)
     assert not settings.ledger_path.exists()
+    assert not settings.genesis_path.exists()
+
+
+def test_a_copy_whose_check_was_cut_short_is_checked_at_the_next_try(tmp_path: Path) -> None:
+    source = solo(tmp_path / "alone", blocks=2)
+    (settings,), cards = members(tmp_path, "bank")
+    found_network(cards, tmp_path / "network", source=source)
+    export_ledger(tmp_path / "network" / "ledger", settings.ledger_path)
+    families = open_primary(settings.ledger_path)
+    families["outputs"].delete(next(iter(rows(families["outputs"])))[0])
+    families.close()
+    with pytest.raises(StoreError, match="not whole"):
+        join_network(tmp_path / "network", settings)
     assert not settings.genesis_path.exists()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bcdb.client import Client
 from bcdb.node.settings import read_settings
 from tests.integration.test_npm_driver import SCENARIO, SCENARIO_S_MAX
 from tests.support.nodejs import environment, node_path
@@ -63,6 +64,19 @@ def test_what_the_solo_node_committed_is_everywhere_and_can_be_spent(
     net.settled([gift.tx["id"]])
     again = transfer([(assets[0], 0)], [([alice.public_key], 1)])
     assert net.nodes[3].post(again.raw)[0] == 400, "it is spent on every node"
+
+
+def test_our_client_goes_on_at_another_node_when_its_own_dies(born_of_solo: Born) -> None:
+    net, _ = born_of_solo
+    with Client(net.nodes[0].url, net.nodes[3].url) as client:
+        asset = client.create(alice, asset={"seen": "at one node"})
+        seen = client.height
+        net.nodes[0].kill()
+        sold = client.transfer(alice, [(asset, 0)], [([bob.public_key], 1)])
+        assert client.height > seen, "committed at the node that lives"
+        assert client.status(sold["id"]).status == "committed"
+    net.start(0)
+    net.settled([asset["id"], sold["id"]])
 
 
 def test_the_ledgers_are_whole_and_the_same(born_of_solo: Born) -> None:
